@@ -1,0 +1,131 @@
+//! Reading the log in its global order, or a tenant's part of it.
+//!
+//! A reader never skips: it stops below the oldest transaction that still runs, so whatever becomes visible later
+//! sorts after what was read.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::log::EventLog;
+use crate::{
+    Cursor, HardwareId, InvalidValue, LogError, Position, Recorded, SessionId, Subject, TenantId, Time,
+    UserId, decode,
+};
+
+/// Which of a tenant's events to show; every `None` lets all pass.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Type, e.g. `seat_acquired`.
+    pub event_type: Option<String>,
+    /// About this session.
+    pub session_id: Option<SessionId>,
+    /// About this user.
+    pub user_id: Option<UserId>,
+    /// From this time on.
+    pub from: Option<Time>,
+    /// Before this time.
+    pub to: Option<Time>,
+}
+
+const COLUMNS: &str = "event_id, xid::text::bigint as xid, position, (select epoch from log_epoch) as epoch, tenant_id, \
+     stream_id, version, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
+
+impl EventLog {
+    /// The next events of all tenants after a place, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be asked, or an event cannot be read.
+    pub async fn read_all(&self, after: Position, limit: i64) -> Result<Vec<Recorded>, LogError> {
+        let client = self.database.get().await?;
+        let sql = format!(
+            "select {COLUMNS} from events
+             where (xid, position) > ($1::bigint::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
+             order by xid, position limit $3"
+        );
+        let statement = client.prepare_cached(&sql).await?;
+        let rows = client.query(&statement, &[&after.xid, &after.position, &limit]).await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    /// The next events of one tenant after a place, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be asked, or an event cannot be read.
+    pub async fn read_tenant(
+        &self,
+        tenant_id: TenantId,
+        after: Position,
+        filter: &EventFilter,
+        limit: i64,
+    ) -> Result<Vec<Recorded>, LogError> {
+        let client = self.database.get().await?;
+        let session = filter.session_id.map(|id| id.0);
+        let user = filter.user_id.as_ref().map(UserId::as_str);
+        let from = filter.from.map(Time::as_datetime);
+        let to = filter.to.map(Time::as_datetime);
+        let mut arguments: Vec<&(dyn ToSql + Sync)> = vec![&tenant_id.0, &after.xid, &after.position, &limit];
+        let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 5] = [
+            ("type =", filter.event_type.as_ref().map(|one| one as _)),
+            ("session_id =", session.as_ref().map(|one| one as _)),
+            ("user_id =", user.as_ref().map(|one| one as _)),
+            ("occurred_at >=", from.as_ref().map(|one| one as _)),
+            ("occurred_at <", to.as_ref().map(|one| one as _)),
+        ];
+        let mut conditions = String::new();
+        for (condition, value) in wanted {
+            if let Some(value) = value {
+                arguments.push(value);
+                conditions.push_str(&format!(" and {condition} ${}", arguments.len()));
+            }
+        }
+        let sql = format!(
+            "select {COLUMNS} from events
+             where tenant_id = $1 and (xid, position) > ($2::bigint::text::xid8, $3)
+               and xid < pg_snapshot_xmin(pg_current_snapshot()){conditions}
+             order by xid, position limit $4"
+        );
+        let statement = client.prepare_cached(&sql).await?;
+        let rows = client.query(&statement, &arguments).await?;
+        rows.iter().map(recorded).collect()
+    }
+
+    /// The epoch that cursors of this database begin with.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn epoch(&self) -> Result<i32, LogError> {
+        let client = self.database.get().await?;
+        Ok(client.query_one("select epoch from log_epoch", &[]).await?.get(0))
+    }
+}
+
+/// An event out of a row of [`COLUMNS`].
+pub(crate) fn recorded(row: &Row) -> Result<Recorded, LogError> {
+    let unreadable = |error: InvalidValue| LogError::Rejected(format!("a stored event: {error}"));
+    let user_id: Option<&str> = row.get("user_id");
+    let hardware_id: Option<&str> = row.get("hardware_id");
+    let occurred_at: chrono::DateTime<chrono::Utc> = row.get("occurred_at");
+    Ok(Recorded {
+        event_id: row.get("event_id"),
+        cursor: Cursor {
+            epoch: row.get("epoch"),
+            position: Position { xid: row.get("xid"), position: row.get("position") },
+        },
+        tenant_id: TenantId(row.get("tenant_id")),
+        stream_id: row.get("stream_id"),
+        version: row.get("version"),
+        subject: Subject {
+            session_id: row.get::<_, Option<_>>("session_id").map(SessionId),
+            user_id: user_id.map(UserId::new).transpose().map_err(unreadable)?,
+            hardware_id: hardware_id.map(HardwareId::new).transpose().map_err(unreadable)?,
+        },
+        occurred_at: occurred_at.into(),
+        request_id: row.get("request_id"),
+        event: decode(row.get("type"), row.get("format"), row.get("data"))?,
+    })
+}
+
+/// The columns that [`recorded`] reads.
+pub(crate) fn columns() -> &'static str {
+    COLUMNS
+}

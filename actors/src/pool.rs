@@ -1,0 +1,220 @@
+//! A pool's actor: a thin shell round one path (`pool/batch.rs`).
+//!
+//! Traps of ractor met here. Mailboxes are unbounded: a permit is taken before a command is sent and travels in it.
+//! A handler cannot drain its mailbox: commands gather in `waiting` while a batch runs in a task of its own, which owns
+//! the reply ports. A panic in that task comes back as a failed completion, and kills the actor on purpose: its
+//! supervisor starts another, which loads the pool from its snapshot and the log.
+
+pub(crate) mod batch;
+pub(crate) mod change;
+pub mod command;
+pub mod decide;
+pub(crate) mod load;
+pub(crate) mod mirror;
+pub(crate) mod plan;
+pub mod state;
+
+use std::time::Duration;
+
+use events::{LicenseId, LogError};
+use futures_util::FutureExt;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+
+use batch::{Context, Core, Pending};
+use command::Command;
+
+/// Most commands of one batch.
+const MAX_BATCH: usize = 512;
+
+/// How many decisions after its last snapshot a pool takes another.
+const SNAPSHOT_EVERY: i64 = 1_000;
+
+/// How late after a deadline its timer fires: the seat's own heartbeat may be under way.
+const EXPIRY_SLACK: Duration = Duration::from_millis(30);
+
+/// Shortest pause between two timers of a pool, so that a deadline that cannot be ended yet does not spin.
+const MIN_TIMER: Duration = Duration::from_millis(100);
+
+/// What a pool's actor is told.
+pub(crate) enum Message {
+    /// Somebody asks something.
+    Ask(Pending),
+    /// The batch under way is over; `Err` says that it panicked.
+    Done(Result<Finished, String>),
+    /// A deadline may have passed.
+    Timer,
+    /// Fails on purpose: what a supervisor does then is tested with it.
+    #[cfg(any(test, feature = "fail-points"))]
+    Panic,
+}
+
+/// What a batch brings back.
+pub(crate) struct Finished {
+    core: Option<Box<Core>>,
+    error: Option<LogError>,
+}
+
+/// One pool.
+pub(crate) struct Pool {
+    pub context: Context,
+    pub license_id: LicenseId,
+}
+
+/// What the shell keeps. `core` is away while a batch runs.
+pub(crate) struct Shell {
+    core: Option<Box<Core>>,
+    busy: bool,
+    waiting: Vec<Pending>,
+    timer: Option<tokio::task::AbortHandle>,
+    panic_next: bool,
+}
+
+impl Actor for Pool {
+    type Msg = Message;
+    type State = Shell;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Shell, ActorProcessingErr> {
+        metrics::gauge!("license_pool_actors").increment(1.0);
+        Ok(Shell { core: None, busy: false, waiting: Vec::new(), timer: None, panic_next: false })
+    }
+
+    async fn post_stop(&self, _: ActorRef<Message>, shell: &mut Shell) -> Result<(), ActorProcessingErr> {
+        metrics::gauge!("license_pool_actors").decrement(1.0);
+        if let Some(timer) = shell.timer.take() {
+            timer.abort();
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        shell: &mut Shell,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Ask(pending) => shell.waiting.push(pending),
+            Message::Timer => shell.waiting.push(expire()),
+            Message::Done(Ok(finished)) => {
+                shell.busy = false;
+                if let Some(error) = finished.error {
+                    tracing::warn!(%error, license_id = %self.license_id, "a batch was not answered");
+                }
+                shell.core = finished.core;
+            }
+            Message::Done(Err(panic)) => {
+                return Err(format!("the batch of pool {} panicked: {panic}", self.license_id).into());
+            }
+            #[cfg(any(test, feature = "fail-points"))]
+            Message::Panic => shell.panic_next = true,
+        }
+        if !shell.busy {
+            self.next(&myself, shell);
+        }
+        Ok(())
+    }
+}
+
+impl Pool {
+    /// Starts the next batch, or waits for the next deadline.
+    fn next(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
+        if shell.waiting.is_empty() {
+            self.arm(myself, shell);
+            return;
+        }
+        let rest = shell.waiting.split_off(shell.waiting.len().min(MAX_BATCH));
+        let batch = std::mem::replace(&mut shell.waiting, rest);
+        shell.busy = true;
+        let (context, license_id, core) = (self.context.clone(), self.license_id, shell.core.take());
+        let panic = std::mem::take(&mut shell.panic_next);
+        let myself = myself.clone();
+        tokio::spawn(async move {
+            let work = async move {
+                fail_if_told(panic);
+                work(context, license_id, core, batch).await
+            };
+            let done = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+            let done = done.map_err(|panic| match panic.downcast_ref::<&str>() {
+                Some(text) => (*text).to_owned(),
+                None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+            });
+            // Nobody hears this only if the actor was stopped meanwhile.
+            let _ = myself.cast(Message::Done(done));
+        });
+    }
+
+    fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
+        if let Some(timer) = shell.timer.take() {
+            timer.abort();
+        }
+        let Some(deadline) = shell.core.as_ref().and_then(|core| core.state.next_deadline()) else { return };
+        let wait = (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER);
+        let myself = myself.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = myself.cast(Message::Timer);
+        });
+        shell.timer = Some(timer.abort_handle());
+    }
+}
+
+fn fail_if_told(panic: bool) {
+    assert!(!panic, "told to fail");
+}
+
+/// Loads the pool if need be, runs its changes one by one and the rest as one batch, and takes a snapshot when due.
+async fn work(
+    context: Context,
+    license_id: LicenseId,
+    core: Option<Box<Core>>,
+    batch: Vec<Pending>,
+) -> Finished {
+    let mut core = match core {
+        Some(core) => core,
+        None => match Core::load(&context, license_id).await {
+            Ok(Some(core)) => Box::new(core),
+            Ok(None) => return Finished { core: None, error: None },
+            Err(error) => return Finished { core: None, error: Some(error) },
+        },
+    };
+    let (changes, rest): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|one| matches!(one.command, Command::ChangeLicense { .. }));
+    let mut error = None;
+    for pending in changes {
+        error = change::run(&context, &mut core, pending).await.err();
+    }
+    if !rest.is_empty() {
+        error = batch::run(&context, &mut core, rest).await.err().or(error);
+    }
+    if core.state.version - core.snapshot_version >= SNAPSHOT_EVERY.max(i64::from(core.state.used())) {
+        core.snapshot_version = core.state.version;
+        tokio::spawn(save_snapshot(context, core.state.clone()));
+    }
+    Finished { core: Some(core), error }
+}
+
+async fn save_snapshot(context: Context, state: state::PoolState) {
+    if let Err(error) = load::save(&context.log, state).await {
+        tracing::warn!(%error, "a snapshot was not saved");
+    }
+}
+
+/// The timer's own command; nobody waits for its answer, and it needs no permit.
+fn expire() -> Pending {
+    let (reply, ignored) = oneshot::channel();
+    // Kept open, so that the batch does not take the command for abandoned.
+    tokio::spawn(async move {
+        let _ = ignored.await;
+    });
+    Pending {
+        command: Command::Expire,
+        request_id: None,
+        deadline: std::time::Instant::now() + Duration::from_secs(10),
+        reply,
+        preview: None,
+        pass: None,
+        _permit: None,
+    }
+}

@@ -1,0 +1,113 @@
+//! A pool's mirror in Redis, kept up with the log. Repair runs this way only (protocol, rule 1).
+
+use events::{LogError, SessionId};
+
+use super::batch::Context;
+use super::load::catch_up;
+use super::state::PoolState;
+use crate::gate::{MirrorSeat, Pass, Passes, holder};
+
+/// What this process knows of a pool's mirror.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    /// The gate's generation when the mirror was last written whole.
+    synced_in: Option<u64>,
+}
+
+impl Mirror {
+    /// Asks the gate for seats, after bringing a doubtful mirror up to date. `None`: go on without the gate.
+    pub(crate) async fn ask(
+        &mut self,
+        context: &Context,
+        state: &mut PoolState,
+        requests: &[(SessionId, String)],
+    ) -> Result<Option<(Vec<Pass>, Vec<SessionId>)>, LogError> {
+        if !context.gate.is_up() {
+            return Ok(None);
+        }
+        let known_good = self.synced_in == Some(context.gate.generation());
+        if !known_good && !self.sync(context, state).await? {
+            return Ok(None);
+        }
+        for _ in 0..2 {
+            match context.gate.acquire(state.license_id, context.ttl, requests).await {
+                Some(Passes::Known { passes, lapsed }) => return Ok(Some((passes, lapsed))),
+                Some(Passes::UnknownPool) => {
+                    if !self.sync(context, state).await? {
+                        return Ok(None);
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Follows a batch: what ended goes, what the mirror forgot comes back, a contradiction is repaired whole.
+    pub(crate) async fn follow(
+        &mut self,
+        context: &Context,
+        state: &mut PoolState,
+        ended: Vec<(SessionId, String)>,
+        forgotten: Vec<SessionId>,
+        repair: bool,
+    ) {
+        if !context.gate.is_up() {
+            self.synced_in = None;
+            return;
+        }
+        if repair {
+            if let Err(error) = self.sync(context, state).await {
+                tracing::warn!(%error, license_id = %state.license_id, "the mirror was not repaired");
+            }
+            return;
+        }
+        if !ended.is_empty() && context.gate.release(state.license_id, &ended).await.is_none() {
+            self.synced_in = None;
+        }
+        let lost: Vec<_> = seats(context, state, forgotten.iter().copied());
+        if !lost.is_empty() {
+            let restored = context.gate.restore(state.license_id, state.version, state.limit(), &lost).await;
+            if restored.is_none() {
+                self.synced_in = None;
+            } else {
+                metrics::counter!("license_mirror_repairs_total").increment(1);
+            }
+        }
+    }
+
+    /// Writes the mirror whole. A mirror that claims a later version sends us to the log first; if the log does not
+    /// bear it out, the mirror is wrong.
+    pub(crate) async fn sync(&mut self, context: &Context, state: &mut PoolState) -> Result<bool, LogError> {
+        let generation = context.gate.generation();
+        for force in [false, true] {
+            let all = seats(context, state, state.sessions().map(|(session_id, _)| session_id));
+            match context.gate.sync(state.license_id, state.version, state.limit(), &all, force).await {
+                Some(true) => {
+                    self.synced_in = Some(generation);
+                    return Ok(true);
+                }
+                Some(false) => {
+                    catch_up(&context.log, &context.writer, state).await?;
+                }
+                None => break,
+            }
+        }
+        self.synced_in = None;
+        Ok(false)
+    }
+}
+
+fn seats(context: &Context, state: &PoolState, wanted: impl Iterator<Item = SessionId>) -> Vec<MirrorSeat> {
+    let now = context.writer.now();
+    wanted
+        .filter_map(|session_id| {
+            let session = state.session(session_id)?;
+            Some(MirrorSeat {
+                session_id,
+                holder: holder(&session.user_id, &session.hardware_id),
+                remaining: session.deadline.since(now),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,166 @@
+//! Users seen for the first time are added to their tenant.
+//!
+//! On a Monday morning thousands of new users acquire at once. Each addition is a decision of its tenant's stream, so
+//! one by one they would conflict with each other: they gather while an append is under way, and go together.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use events::{
+    AddReason, Event, EventLog, LogError, Member, NewEvent, Refused, StreamWrite, Subject, TenantId, UserId,
+};
+use moka::future::Cache;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{MAX_ROUNDS, PAUSE};
+use crate::writer::{Job, Writer};
+
+/// Additions that may wait.
+const QUEUE: usize = 16_384;
+
+/// Most additions of one append.
+const MAX_BATCH: usize = 500;
+
+/// Users that are remembered as members, so that their acquires need not ask.
+const REMEMBERED: u64 = 200_000;
+
+/// How long a member is remembered. A removal is refused by the append itself, whatever is remembered here.
+const REMEMBER_FOR: Duration = Duration::from_secs(60);
+
+/// A user that a tenant's token names.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// `sub`.
+    pub user_id: UserId,
+    /// As the token says.
+    pub email: Option<String>,
+    /// The request that brought it.
+    pub request_id: Option<String>,
+}
+
+type Reply = oneshot::Sender<Result<(), String>>;
+
+/// Knows who belongs to which tenant. Cheap to clone.
+#[derive(Clone)]
+pub struct Members {
+    log: EventLog,
+    queue: mpsc::Sender<(NewUser, Reply)>,
+    known: Cache<(TenantId, UserId), ()>,
+}
+
+impl Members {
+    /// Starts the task that adds.
+    #[must_use]
+    pub fn start(log: EventLog, writer: Writer) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(add_all(log.clone(), writer, waiting));
+        let known = Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBER_FOR).build();
+        Self { log, queue, known }
+    }
+
+    /// Adds the user unless it was ever added. `Ok(false)`: it was removed.
+    ///
+    /// # Errors
+    /// When the log cannot be asked or written.
+    pub async fn ensure(&self, user: NewUser) -> Result<bool, LogError> {
+        let key = (user.tenant_id, user.user_id.clone());
+        if self.known.contains_key(&key) {
+            return Ok(true);
+        }
+        match self.log.find_member(user.tenant_id, &user.user_id).await? {
+            Some(Member { removed: true, .. }) => return Ok(false),
+            Some(_) => {}
+            None => {
+                let (reply, answer) = oneshot::channel();
+                let gone = || LogError::Unavailable("no users can be added".to_owned());
+                self.queue.send((user, reply)).await.map_err(|_| gone())?;
+                answer.await.map_err(|_| gone())?.map_err(LogError::Unavailable)?;
+            }
+        }
+        self.known.insert(key, ()).await;
+        Ok(true)
+    }
+
+    /// Forgets what is remembered of a user.
+    pub async fn forget(&self, tenant_id: TenantId, user_id: &UserId) {
+        self.known.invalidate(&(tenant_id, user_id.clone())).await;
+    }
+}
+
+async fn add_all(log: EventLog, writer: Writer, mut waiting: mpsc::Receiver<(NewUser, Reply)>) {
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let mut by_tenant: HashMap<TenantId, Vec<(NewUser, Reply)>> = HashMap::new();
+        for one in batch.drain(..) {
+            by_tenant.entry(one.0.tenant_id).or_default().push(one);
+        }
+        // Tenants do not wait for each other.
+        let additions = by_tenant.into_iter().map(|(tenant_id, users)| {
+            let (log, writer) = (log.clone(), writer.clone());
+            async move {
+                let result = add(&log, &writer, tenant_id, &users).await.map_err(|error| error.to_string());
+                for (_, reply) in users {
+                    let _ = reply.send(result.clone());
+                }
+            }
+        });
+        futures_util::future::join_all(additions).await;
+    }
+}
+
+/// Adds those that are still missing; on a conflict looks again.
+async fn add(
+    log: &EventLog,
+    writer: &Writer,
+    tenant_id: TenantId,
+    users: &[(NewUser, Reply)],
+) -> Result<(), LogError> {
+    for _ in 0..MAX_ROUNDS {
+        let Some(head) = log.stream_head(tenant_id.0).await? else {
+            return Err(LogError::Unavailable("the tenant is gone".to_owned()));
+        };
+        let mut missing: HashMap<&UserId, &NewUser> = HashMap::new();
+        for (user, _) in users {
+            if !missing.contains_key(&user.user_id)
+                && log.find_member(tenant_id, &user.user_id).await?.is_none()
+            {
+                missing.insert(&user.user_id, user);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let events = missing.into_values().map(added).collect();
+        let stream = StreamWrite {
+            stream_id: tenant_id.0,
+            tenant_id,
+            product: None,
+            expected: head.version,
+            standing: None,
+            events,
+        };
+        let appended = writer.append(Job { whole: true, streams: vec![stream], ..Job::default() }).await?;
+        if appended.refused.iter().all(|one| matches!(one, Refused::Already { .. })) {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(LogError::Unavailable("the tenant changes too often".to_owned()))
+}
+
+fn added(user: &NewUser) -> NewEvent {
+    NewEvent {
+        event_id: Uuid::now_v7(),
+        subject: Subject::user(user.user_id.clone()),
+        event: Event::UserAdded {
+            email: user.email.clone(),
+            roles: Vec::new(),
+            reason: AddReason::FirstAcquire,
+        },
+        request_id: user.request_id.clone(),
+        key: None,
+    }
+}

@@ -1,0 +1,82 @@
+//! Folds the log into the read models, exactly once, in one replica at a time.
+//!
+//! The lock is the cursor's own row: a replica that dies loses it with its connection, and another goes on.
+
+use std::time::Duration;
+
+use events::{EventLog, LogError, Position};
+
+use crate::tenants;
+
+/// Events folded in one transaction.
+const PAGE: i64 = 1_000;
+
+/// Pause when there is nothing new: from the first to the last, doubling.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Pause after a failure, or while another replica projects.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until the process ends.
+pub async fn run(log: EventLog) {
+    let mut pause = PAUSE.0;
+    loop {
+        match step(&log).await {
+            Ok(Step::Folded) => pause = PAUSE.0,
+            Ok(Step::Nothing) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Ok(Step::Elsewhere) => tokio::time::sleep(RETRY).await,
+            Err(error) => {
+                tracing::warn!(%error, "a projection stands still");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+enum Step {
+    /// Some events were folded.
+    Folded,
+    /// There was nothing new.
+    Nothing,
+    /// Another replica holds the lock.
+    Elsewhere,
+}
+
+/// One page: rows and cursor in one transaction.
+async fn step(log: &EventLog) -> Result<Step, LogError> {
+    let mut client = log.database().get().await?;
+    let transaction = client.transaction().await?;
+    let name = tenants::NAME;
+    transaction
+        .execute("insert into projection_cursors (projection) values ($1) on conflict do nothing", &[&name])
+        .await?;
+    let cursor = transaction
+        .query_opt(
+            "select xid::text::bigint, position from projection_cursors where projection = $1 for update skip locked",
+            &[&name],
+        )
+        .await?;
+    let Some(cursor) = cursor else { return Ok(Step::Elsewhere) };
+    let after = Position { xid: cursor.get(0), position: cursor.get(1) };
+    let events = log.read_all(after, PAGE).await?;
+    let now = chrono::Utc::now();
+    let lag =
+        events.first().map_or(0.0, |first| (now - first.occurred_at.as_datetime()).as_seconds_f64().max(0.0));
+    metrics::gauge!("license_projection_lag_seconds", "projection" => name).set(lag);
+    metrics::gauge!("license_projection_lag_events", "projection" => name).set(events.len() as f64);
+    let Some(last) = events.last() else { return Ok(Step::Nothing) };
+    for recorded in &events {
+        tenants::fold(&transaction, recorded).await?;
+    }
+    transaction
+        .execute(
+            "update projection_cursors set xid = $2::bigint::text::xid8, position = $3, read_at = now() where projection = $1",
+            &[&name, &last.cursor.position.xid, &last.cursor.position.position],
+        )
+        .await?;
+    transaction.commit().await?;
+    Ok(Step::Folded)
+}

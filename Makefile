@@ -1,0 +1,30 @@
+# Everything a person or CI runs. `make run` and `make test` install what is missing where they can, and say in one
+# line what is missing where they cannot.
+
+CARGO ?= cargo
+
+.PHONY: run test lint bench coverage engines
+
+run: engines ## the whole product on this machine, until Ctrl-C
+	@$(CARGO) build --quiet --package api --bin coditect-license
+	@exec target/debug/coditect-license dev
+
+test: engines ## every test, on real engines that are started and ended here
+	@$(CARGO) build --quiet --package engines
+	target/debug/engines run --fast -- $(CARGO) test --workspace --all-features
+
+lint: ## format, clippy, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --quiet
+
+bench: engines ## load generator against a release build; prints a table, asserts nothing
+	$(CARGO) build --release --package api --bin coditect-license --package loadtests
+	target/release/loadtests bench $(BENCH_ARGS)
+
+coverage: engines ## line coverage of the workspace (needs cargo-llvm-cov: cargo install cargo-llvm-cov)
+	@$(CARGO) build --quiet --package engines
+	target/debug/engines run --fast -- $(CARGO) llvm-cov --workspace --all-features --summary-only
+
+engines:
+	@scripts/install-engines.sh

@@ -1,0 +1,148 @@
+//! Who is calling, and what it may do.
+
+mod caller;
+mod claims;
+mod jwks;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use actors::Members;
+use events::{EventLog, TenantId};
+use moka::future::Cache;
+
+use crate::config::IdentityConfig;
+use crate::problem::Problem;
+
+pub use caller::{Caller, Credentials, Role};
+pub use jwks::KeySet;
+
+/// How long a claim's tenant is remembered. What is not found is not remembered: it may be made at any moment.
+const REMEMBER_TENANT: Duration = Duration::from_secs(10);
+
+/// Claims remembered.
+const REMEMBERED_TENANTS: u64 = 50_000;
+
+/// Verifies callers and finds their tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator {
+    config: IdentityConfig,
+    keys: KeySet,
+    log: EventLog,
+    tenants: Cache<String, TenantId>,
+}
+
+impl Authenticator {
+    /// Believes tokens of the configured issuer.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made for the issuer's keys.
+    pub fn new(config: IdentityConfig, log: EventLog) -> anyhow::Result<Self> {
+        let keys = KeySet::new(&config)?;
+        let tenants = Cache::builder().max_capacity(REMEMBERED_TENANTS).time_to_live(REMEMBER_TENANT).build();
+        Ok(Self { config, keys, log, tenants })
+    }
+
+    /// The caller of a token.
+    ///
+    /// # Errors
+    /// 401 if there is none, or it does not verify; 503 if the issuer's keys cannot be had.
+    pub async fn verify(&self, token: Option<&str>) -> Result<Caller, Problem> {
+        let token =
+            token.ok_or_else(|| Problem::InvalidToken { why: "A bearer token is needed.".to_owned() })?;
+        let key = self.keys.key_for(token).await?;
+        claims::verify(&self.config, &key, token)
+    }
+
+    /// The caller's own tenant.
+    ///
+    /// # Errors
+    /// 403 if its token names none, 404 if there is no such tenant.
+    pub async fn tenant_of(&self, caller: &Caller) -> Result<TenantId, Problem> {
+        let claim =
+            caller.tenant_claim.as_deref().ok_or(Problem::Forbidden { why: "The token names no tenant." })?;
+        if let Some(known) = self.tenants.get(claim).await {
+            return Ok(known);
+        }
+        let tenant_id = self.log.find_tenant(claim).await?.ok_or(Problem::TenantNotFound)?;
+        self.tenants.insert(claim.to_owned(), tenant_id).await;
+        Ok(tenant_id)
+    }
+
+    /// Lets a caller act on a tenant: a platform admin on any, others on their own if they have one of the roles.
+    ///
+    /// # Errors
+    /// 404 for another's tenant, whatever the caller's roles; 403 without a role that may.
+    pub async fn on_tenant(
+        &self,
+        caller: &Caller,
+        named: &str,
+        allowed: &[Role],
+    ) -> Result<TenantId, Problem> {
+        let named: Option<TenantId> = named.parse().ok();
+        if caller.roles.contains(&Role::PlatformAdmin) {
+            let tenant_id = named.ok_or(Problem::TenantNotFound)?;
+            return match self.log.stream_head(tenant_id.0).await? {
+                Some(head) if head.tenant_id == tenant_id => Ok(tenant_id),
+                _ => Err(Problem::TenantNotFound),
+            };
+        }
+        let own = self.tenant_of(caller).await?;
+        if named != Some(own) {
+            return Err(Problem::TenantNotFound);
+        }
+        let roles = self.roles(caller, own).await?;
+        if allowed.iter().any(|role| roles.contains(role)) {
+            Ok(own)
+        } else {
+            Err(Problem::Forbidden { why: "None of the caller's roles may do this." })
+        }
+    }
+
+    /// The roles of the token and those stored with the user.
+    async fn roles(&self, caller: &Caller, tenant_id: TenantId) -> Result<BTreeSet<Role>, Problem> {
+        let mut roles = caller.roles.clone();
+        if let Some(member) = self.log.find_member(tenant_id, &caller.user_id).await?
+            && !member.removed
+        {
+            let stored = member.roles.iter().filter_map(|role| role.parse::<Role>().ok());
+            // What the platform may is never stored with a tenant's user.
+            roles.extend(stored.filter(|role| *role != Role::PlatformAdmin));
+        }
+        Ok(roles)
+    }
+
+    /// Lets a platform admin through, and nobody else.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn require_platform_admin(caller: &Caller) -> Result<(), Problem> {
+        if caller.roles.contains(&Role::PlatformAdmin) {
+            Ok(())
+        } else {
+            Err(Problem::Forbidden { why: "Only a platform admin may do this." })
+        }
+    }
+}
+
+/// Adds a caller to its tenant the first time, and refuses a removed one.
+///
+/// # Errors
+/// 403 `forbidden` for a removed user; 503 when the log cannot be asked.
+pub async fn ensure_member(
+    members: &Members,
+    tenant_id: TenantId,
+    caller: &Caller,
+    request_id: &str,
+) -> Result<(), Problem> {
+    let user = actors::NewUser {
+        tenant_id,
+        user_id: caller.user_id.clone(),
+        email: caller.email.clone(),
+        request_id: Some(request_id.to_owned()),
+    };
+    if members.ensure(user).await? { Ok(()) } else { Err(REMOVED) }
+}
+
+/// What a removed user is told.
+pub const REMOVED: Problem = Problem::Forbidden { why: "The user was removed from the tenant." };

@@ -1,0 +1,113 @@
+//! What surrounds every request: its id, its bounds, its metrics, and one shape for whatever goes wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use poem::http::{HeaderName, HeaderValue};
+use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::problem::Problem;
+use crate::routes;
+
+/// Requests that are worked on at a time; one more is told to come back.
+const MAX_IN_FLIGHT: usize = 4_096;
+
+/// Longest time that a request may take, streams of events apart.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest id that a caller may give its request, in characters.
+const MAX_REQUEST_ID: usize = 64;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request, in its events, its logs and its answer.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// The middleware.
+pub struct Edge;
+
+impl<E: Endpoint> Middleware<E> for Edge {
+    type Output = EdgeEndpoint<E>;
+
+    fn transform(&self, inner: E) -> Self::Output {
+        EdgeEndpoint { inner, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
+    }
+}
+
+/// An endpoint within its edge.
+pub struct EdgeEndpoint<E> {
+    inner: E,
+    in_flight: Arc<Semaphore>,
+}
+
+impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let begun = Instant::now();
+        let request_id = request_id(&request);
+        let method = request.method().as_str().to_owned();
+        let route = routes::pattern(request.uri().path());
+        request.extensions_mut().insert(RequestId(request_id.clone()));
+        let span = tracing::info_span!(
+            "request", request_id = %request_id, method = %method, route,
+            tenant_id = tracing::field::Empty, license_id = tracing::field::Empty
+        );
+        let mut response = self.answer(request, &request_id).instrument(span.clone()).await;
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+        let status = response.status().as_u16().to_string();
+        let taken = begun.elapsed();
+        span.in_scope(|| tracing::debug!(%status, millis = taken.as_millis(), "answered"));
+        let method = known_method(&method);
+        metrics::counter!("license_http_requests_total", "method" => method, "route" => route, "status" => status)
+            .increment(1);
+        metrics::histogram!("license_http_request_duration_seconds", "method" => method, "route" => route)
+            .record(taken.as_secs_f64());
+        Ok(response)
+    }
+}
+
+impl<E: Endpoint> EdgeEndpoint<E> {
+    async fn answer(&self, request: Request, request_id: &str) -> Response {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Problem::Unavailable { why: "Too many requests at a time. Try again." }
+                .respond(request_id);
+        };
+        let work = std::panic::AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+            Ok(Ok(Ok(response))) => response.into_response(),
+            Ok(Ok(Err(error))) => Problem::of(&error).respond(request_id),
+            Ok(Err(_)) => {
+                tracing::error!("a request panicked");
+                Problem::Internal.respond(request_id)
+            }
+            Err(_) => Problem::Unavailable { why: "No answer in time. Try again." }.respond(request_id),
+        }
+    }
+}
+
+/// The caller's id if it is printable and short, else one of ours.
+fn request_id(request: &Request) -> String {
+    request
+        .headers()
+        .get(X_REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| (0x20..0x7f).contains(&b))
+        })
+        .map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// A caller may send any method: no label is unbounded.
+fn known_method(method: &str) -> &'static str {
+    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"]
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other")
+}

@@ -1,0 +1,18 @@
+//! How people ask, and where the parts are joined.
+//!
+//! The HTTP edge of CODITECT License Management: [`app::build`] joins the log, the actors, the projections and the
+//! signer; [`app::App::serve`] answers. `main.rs` holds the subcommands of the only binary, `coditect-license`.
+
+pub mod app;
+pub mod auth;
+mod body;
+pub mod config;
+pub mod dev;
+mod edge;
+mod limits;
+mod problem;
+mod routes;
+pub mod signing;
+pub mod telemetry;
+
+pub use problem::Problem;

@@ -1,0 +1,108 @@
+//! `coditect-license`: the only binary. Subcommands read their settings, and the library does the work.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
+use api::dev::DevConfig;
+use api::{app, dev, telemetry};
+use clap::{Parser, Subcommand};
+use events::{Database, EventLog};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Floating licenses for CODITECT: a tenant buys N seats, any of its people may work, at most N at a time.
+#[derive(Parser)]
+#[command(name = "coditect-license", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer requests, until SIGTERM
+    Serve(Box<ServeConfig>),
+    /// Everything on this machine: private Postgres and Redis, an issuer, a demo tenant, the API
+    Dev(DevConfig),
+    /// Bring the database to this program's schema
+    Migrate(DatabaseConfig),
+    /// Fold the log into the read models, and nothing else, until SIGTERM
+    Project {
+        #[command(flatten)]
+        database: DatabaseConfig,
+        #[command(flatten)]
+        telemetry: TelemetryConfig,
+    },
+}
+
+fn main() -> ExitCode {
+    // Two libraries bring rustls; none may guess which crypto it uses.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            return match one_line(&error) {
+                Some(line) => {
+                    eprintln!("coditect-license: {line}");
+                    ExitCode::from(2)
+                }
+                None => error.exit(),
+            };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("coditect-license: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coditect-license: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(config) => serve(&config).await,
+        Command::Dev(config) => dev::run(config, stopped()).await,
+        Command::Migrate(database) => {
+            let version = events::migrate(&database.database_url).await?;
+            println!("schema version {version}");
+            Ok(())
+        }
+        Command::Project { database, telemetry } => project(&database, &telemetry).await,
+    }
+}
+
+async fn serve(config: &ServeConfig) -> anyhow::Result<()> {
+    let _telemetry = telemetry::start(&config.telemetry)?;
+    telemetry::serve_metrics(config.listen.metrics_addr)?;
+    let (acceptor, address) = app::listen(config.listen.listen_addr).await.context("LISTEN_ADDR")?;
+    let app = app::build(config).await?;
+    tracing::info!(%address, "serving");
+    app.serve(acceptor, stopped(), config.listen.shutdown_grace()).await
+}
+
+async fn project(database: &DatabaseConfig, config: &TelemetryConfig) -> anyhow::Result<()> {
+    let _telemetry = telemetry::start(config)?;
+    let database = Database::new(&database.database_url, 4, std::time::Duration::from_secs(60))?;
+    events::require_current_schema(&database).await?;
+    tokio::select! {
+        () = projections::run(EventLog::new(database)) => Ok(()),
+        () = stopped() => Ok(()),
+    }
+}
+
+/// SIGTERM, or Ctrl-C.
+async fn stopped() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,108 @@
+//! Every URL on one page.
+//!
+//! | method and path | handler |
+//! |---|---|
+//! | POST /api/v1/licenses/acquire, /heartbeat, /release | `routes/licenses.rs` |
+//! | GET /api/v1/public-key, /.well-known/jwks.json | `routes/keys.rs` |
+//! | GET, POST /api/v1/tenants, GET /api/v1/tenants/{tenant_id} | `routes/tenants.rs` |
+//! | GET, POST …/licenses, GET, PUT …/licenses/{license_id} | `routes/tenant_licenses.rs` |
+//! | GET …/events | `routes/events.rs` |
+//! | GET /health, /ready | `routes/health.rs` |
+//! | GET /openapi.json, /docs | here |
+
+pub mod events;
+pub mod health;
+pub mod keys;
+pub mod licenses;
+pub mod tenant_licenses;
+pub mod tenants;
+
+use poem::endpoint::make_sync;
+use poem::{EndpointExt, IntoEndpoint, IntoResponse, Route, get};
+use poem_openapi::OpenApiService;
+
+use crate::app::App;
+
+/// All paths, as metrics and traces name them.
+const PATTERNS: &[&str] = &[
+    "/api/v1/licenses/acquire",
+    "/api/v1/licenses/heartbeat",
+    "/api/v1/licenses/release",
+    "/api/v1/public-key",
+    "/.well-known/jwks.json",
+    "/api/v1/tenants",
+    "/api/v1/tenants/{tenant_id}",
+    "/api/v1/tenants/{tenant_id}/licenses",
+    "/api/v1/tenants/{tenant_id}/licenses/{license_id}",
+    "/api/v1/tenants/{tenant_id}/events",
+    "/health",
+    "/ready",
+    "/openapi.json",
+    "/docs",
+];
+
+/// The pattern of a path: no metric has an id in a label.
+#[must_use]
+pub fn pattern(path: &str) -> &'static str {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let matches = |pattern: &str| {
+        let (mut ours, mut theirs) = (pattern.split('/'), path.split('/'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(part), Some(given))
+                    if part == given || (part.starts_with('{') && !given.is_empty()) => {}
+                _ => return false,
+            }
+        }
+    };
+    PATTERNS.iter().copied().find(|pattern| matches(pattern)).unwrap_or("unmatched")
+}
+
+type Apis = (
+    licenses::Licenses,
+    keys::Keys,
+    tenants::TenantRoutes,
+    tenant_licenses::TenantLicenses,
+    events::Events,
+    health::Health,
+);
+
+/// The operations of the API and their document.
+#[must_use]
+pub fn service(app: &App) -> OpenApiService<Apis, ()> {
+    let apis = (
+        licenses::Licenses(app.clone()),
+        keys::Keys(app.clone()),
+        tenants::TenantRoutes(app.clone()),
+        tenant_licenses::TenantLicenses(app.clone()),
+        events::Events(app.clone()),
+        health::Health(app.clone()),
+    );
+    OpenApiService::new(apis, "CODITECT License Management", env!("CARGO_PKG_VERSION")).description(
+        "Floating licenses: a tenant buys N seats, any of its people may work, at most N at a time.",
+    )
+}
+
+/// The router.
+pub fn routes(app: &App) -> impl IntoEndpoint<Endpoint: 'static> + use<> {
+    let service = service(app);
+    let document = service.spec();
+    let docs = service.swagger_ui();
+    let openapi = make_sync(move |_| document.clone().with_content_type("application/json").into_response());
+    Route::new().at("/openapi.json", get(openapi)).nest("/docs", docs).nest("/", service).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern;
+
+    #[test]
+    fn names_patterns_and_never_an_id() {
+        assert_eq!(pattern("/api/v1/licenses/acquire/"), "/api/v1/licenses/acquire");
+        assert_eq!(pattern("/api/v1/tenants/0190-x/events"), "/api/v1/tenants/{tenant_id}/events");
+        assert_eq!(pattern("/api/v1/tenants/0190-x/evil"), "unmatched");
+        assert_eq!(pattern("/api/v1/tenants//events"), "unmatched");
+        assert_eq!(pattern("/"), "unmatched");
+    }
+}

@@ -1,0 +1,212 @@
+//! What CODITECT itself calls: acquire, heartbeat, release. These act for the token's subject only.
+
+mod acquire;
+
+use std::time::Instant;
+
+use actors::{Answer, Request};
+use events::{SessionEnd, SessionId, SessionPlace, TenantId, Time};
+use poem_openapi::payload::Json;
+use poem_openapi::{Object, OpenApi};
+use serde::Deserialize;
+
+use crate::app::{App, DECISION_DEADLINE};
+use crate::auth::{Caller, Credentials};
+use crate::body::Body;
+use crate::edge::RequestId;
+use crate::problem::Problem;
+
+/// The operations.
+pub struct Licenses(pub App);
+
+/// A seat asked for.
+#[derive(Object, Deserialize)]
+#[oai(rename = "AcquireRequest")]
+pub struct AcquireBody {
+    /// If present, the token's subject
+    #[serde(default)]
+    user_id: Option<String>,
+    /// Machine fingerprint chosen by the client
+    #[oai(validator(min_length = 8, max_length = 128, pattern = "^[A-Za-z0-9._:-]*$"))]
+    hardware_id: String,
+    /// The caller's JWT, if it is not in the header
+    #[serde(default)]
+    jwt_token: Option<String>,
+    /// What the seat is for; `coditect` if left out
+    #[serde(default)]
+    product: Option<String>,
+    /// What admins see beside the session
+    #[serde(default)]
+    #[oai(validator(max_length = 64))]
+    machine_name: Option<String>,
+}
+
+/// A session named.
+#[derive(Object, Deserialize)]
+#[oai(rename = "SessionRequest")]
+pub struct SessionBody {
+    /// As acquire answered it
+    session_id: String,
+    /// The caller's JWT, if it is not in the header
+    #[serde(default)]
+    jwt_token: Option<String>,
+}
+
+/// Seats of a pool.
+#[derive(Object, Debug, Clone, Copy)]
+pub struct SeatCount {
+    /// In use
+    pub used: u32,
+    /// That may be in use
+    pub total: u32,
+}
+
+/// A seat held.
+#[derive(Object, Debug, Clone)]
+#[oai(rename = "AcquireAnswer")]
+pub struct Acquired {
+    /// The session that holds the seat
+    pub session_id: String,
+    /// A JWS to be verified offline
+    pub license_token: String,
+    /// When the token ends
+    pub expires_at: String,
+    /// The key that verifies the token, PEM
+    pub public_key: String,
+    /// `granted`, or `renewed` if the same user held it on the same machine already
+    pub status: String,
+    /// When to send a heartbeat
+    pub next_heartbeat_at: String,
+    /// Seconds between heartbeats
+    pub heartbeat_interval_seconds: u32,
+    /// Seconds without a heartbeat after which the session ends
+    pub session_ttl_seconds: u32,
+    /// Of the pool
+    pub seats: SeatCount,
+}
+
+/// A session that lives on.
+#[derive(Object)]
+#[oai(rename = "HeartbeatAnswer")]
+struct Alive {
+    /// `ok`
+    status: String,
+    /// When to send the next one
+    next_heartbeat_at: String,
+    /// When the session ends if no further heartbeat comes
+    expires_at: String,
+}
+
+/// A seat given back.
+#[derive(Object)]
+#[oai(rename = "ReleaseAnswer")]
+struct Released {
+    /// `released`
+    status: String,
+}
+
+#[OpenApi]
+impl Licenses {
+    /// Take a seat, or renew the one held
+    #[oai(path = "/api/v1/licenses/acquire", method = "post", operation_id = "acquire")]
+    async fn acquire(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        /// The same on every retry of one acquire: it never takes a second seat
+        #[oai(name = "Idempotency-Key")]
+        idempotency_key: poem_openapi::param::Header<Option<String>>,
+        body: Body<AcquireBody>,
+    ) -> Result<Json<Acquired>, Problem> {
+        acquire::acquire(&self.0, &credentials, &request_id.0.0, idempotency_key.0, &body).await.map(Json)
+    }
+
+    /// Keep the seat
+    #[oai(path = "/api/v1/licenses/heartbeat", method = "post", operation_id = "heartbeat")]
+    async fn heartbeat(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        body: Body<SessionBody>,
+    ) -> Result<Json<Alive>, Problem> {
+        let app = &self.0;
+        let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
+        let session_id = session_id(&body)?;
+        let place = place_of(app, session_id, tenant_id, &caller).await?;
+        let request = request(&request_id.0.0);
+        match app.pools.heartbeat(place.license_id, session_id, caller.user_id, &request).await? {
+            Answer::Alive { deadline } => Ok(Json(Alive {
+                status: "ok".to_owned(),
+                next_heartbeat_at: app.next_heartbeat().to_string(),
+                expires_at: deadline.to_string(),
+            })),
+            Answer::NotAccepted(standing) => Err(Problem::NotAccepted(standing)),
+            Answer::NotHeld { end: Some(end) } => Err(Problem::SessionEnded(end)),
+            _ => Err(Problem::SessionNotFound),
+        }
+    }
+
+    /// Give the seat back
+    #[oai(path = "/api/v1/licenses/release", method = "post", operation_id = "release")]
+    async fn release(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        body: Body<SessionBody>,
+    ) -> Result<Json<Released>, Problem> {
+        let app = &self.0;
+        let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
+        let session_id = session_id(&body)?;
+        let place = place_of(app, session_id, tenant_id, &caller).await?;
+        let request = request(&request_id.0.0);
+        match app.pools.release(place.license_id, session_id, caller.user_id, None, &request).await? {
+            Answer::Released | Answer::NotHeld { end: Some(_) } => {
+                app.forget_session(session_id).await;
+                Ok(Json(Released { status: "released".to_owned() }))
+            }
+            _ => Err(Problem::SessionNotFound),
+        }
+    }
+}
+
+/// The caller and its own tenant, counted against its limits.
+async fn identify(app: &App, token: Option<&str>) -> Result<(Caller, TenantId), Problem> {
+    let caller = app.authenticator.verify(token).await?;
+    let tenant_id = app.authenticator.tenant_of(&caller).await?;
+    tracing::Span::current().record("tenant_id", tracing::field::display(tenant_id));
+    app.limits.check(tenant_id, &caller.user_id)?;
+    Ok((caller, tenant_id))
+}
+
+fn session_id(body: &Body<SessionBody>) -> Result<SessionId, Problem> {
+    body.parse()?.session_id.parse().map_err(Problem::value("session_id"))
+}
+
+/// The caller's own session; anybody else's does not exist for it.
+async fn place_of(
+    app: &App,
+    session_id: SessionId,
+    tenant_id: TenantId,
+    caller: &Caller,
+) -> Result<SessionPlace, Problem> {
+    let place = app.place_of(session_id).await?.ok_or(Problem::SessionNotFound)?;
+    if place.tenant_id == tenant_id && place.user_id == caller.user_id {
+        Ok(place)
+    } else {
+        Err(Problem::SessionNotFound)
+    }
+}
+
+fn request(request_id: &str) -> Request {
+    Request { request_id: Some(request_id.to_owned()), deadline: Instant::now() + DECISION_DEADLINE }
+}
+
+/// A Unix time in seconds as the API writes times.
+fn seconds(at: i64) -> String {
+    Time::from_millis(at.saturating_mul(1_000)).map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// An acquire repeated with the key of a session that has ended.
+fn ended(end: Option<SessionEnd>) -> Problem {
+    end.map_or(Problem::SessionNotFound, Problem::SessionEnded)
+}

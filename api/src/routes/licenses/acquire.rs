@@ -1,0 +1,241 @@
+//! The life of an acquire at the edge: who asks, what it may have, sign beside the append, answer.
+
+use actors::{AcquireSeat, Answer, Grant, Preview, Reason, Request};
+use events::{HardwareId, IdempotencyKey, LicenseId, MachineName, Product, TenantId};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use super::{AcquireBody, Acquired, SeatCount, ended, identify, request, seconds};
+use crate::app::App;
+use crate::auth::{Caller, Credentials, REMOVED, ensure_member};
+use crate::body::Body;
+use crate::problem::Problem;
+use crate::signing::{LicenseClaims, SignedToken};
+
+/// The product of an acquire that names none.
+const DEFAULT_PRODUCT: &str = "coditect";
+
+/// Longest Idempotency-Key, in characters.
+const MAX_KEY: usize = 128;
+
+/// How often an acquire starts over: its user was just added or its key just taken.
+const MAX_ROUNDS: u32 = 3;
+
+/// Everything about an acquire that has been checked.
+#[derive(Clone)]
+struct Checked {
+    tenant_id: TenantId,
+    license_id: LicenseId,
+    caller: Caller,
+    seat: AcquireSeat,
+    request: Request,
+}
+
+pub(super) async fn acquire(
+    app: &App,
+    credentials: &Credentials,
+    request_id: &str,
+    key: Option<String>,
+    body: &Body<AcquireBody>,
+) -> Result<Acquired, Problem> {
+    let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
+    // The contract's order: 404, then 403, then the body.
+    let product = Product::new(body.peek("product").unwrap_or(DEFAULT_PRODUCT)).ok();
+    let license_id = match &product {
+        Some(product) => app.license_of(tenant_id, product).await?,
+        None => None,
+    };
+    if product.is_some() && license_id.is_none() {
+        return Err(Problem::LicenseNotFound);
+    }
+    if body.peek("user_id").is_some_and(|user_id| user_id != caller.user_id.as_str()) {
+        return Err(Problem::UserMismatch);
+    }
+    let seat = parse(&caller, body, key)?;
+    let license_id = license_id.ok_or(Problem::LicenseNotFound)?;
+    tracing::Span::current().record("license_id", tracing::field::display(license_id));
+    let checked = Checked { tenant_id, license_id, caller, seat, request: request(request_id) };
+    // In a task of its own: a client that hangs up must not leave a grant that nobody takes back.
+    let app = app.clone();
+    let span = tracing::Span::current();
+    let work = async move { decide(&app, checked).await };
+    tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Problem::Internal)?
+}
+
+fn parse(caller: &Caller, body: &Body<AcquireBody>, key: Option<String>) -> Result<AcquireSeat, Problem> {
+    let fields = body.parse()?;
+    if let Some(product) = &fields.product {
+        Product::new(product).map_err(Problem::value("product"))?;
+    }
+    let hardware_id = HardwareId::new(&fields.hardware_id).map_err(Problem::value("hardware_id"))?;
+    let machine_name =
+        fields.machine_name.map(MachineName::new).transpose().map_err(Problem::value("machine_name"))?;
+    let key = key.map(|key| idempotency_key(key, body)).transpose()?;
+    Ok(AcquireSeat { user_id: caller.user_id.clone(), hardware_id, machine_name, key })
+}
+
+fn idempotency_key(key: String, body: &Body<AcquireBody>) -> Result<IdempotencyKey, Problem> {
+    let length = key.chars().count();
+    if !(1..=MAX_KEY).contains(&length) || key.chars().any(char::is_control) {
+        return Err(Problem::field("Idempotency-Key", "must be 1 to 128 printable characters"));
+    }
+    let fields = serde_json::to_vec(&body.fields_without("jwt_token")).map_err(|_| Problem::Internal)?;
+    Ok(IdempotencyKey { key, request_hash: Sha256::digest(fields).to_vec() })
+}
+
+/// A known key leads to its session; otherwise the pool decides.
+async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
+    let request_id = asked.request.request_id.clone().unwrap_or_default();
+    for _ in 0..MAX_ROUNDS {
+        ensure_member(&app.members, asked.tenant_id, &asked.caller, &request_id).await?;
+        if let Some(known) = by_key(app, &asked).await? {
+            return known;
+        }
+        let (answer, signed) = ask_pool(app, &asked).await?;
+        match answer {
+            Answer::Granted(grant) => return answer_grant(app, &asked, grant, signed, "granted").await,
+            Answer::Renewed(grant) => return answer_grant(app, &asked, grant, signed, "renewed").await,
+            Answer::Denied { reason: Reason::NoSeatsAvailable, used, total } => {
+                return Err(Problem::NoSeatsAvailable { used, total });
+            }
+            Answer::Denied { reason: Reason::Standing(standing), .. } => {
+                app.forget_licenses(asked.tenant_id).await;
+                return Err(Problem::NotAccepted(standing));
+            }
+            Answer::UserRemoved => return Err(REMOVED),
+            Answer::UserUnknown => app.members.forget(asked.tenant_id, &asked.caller.user_id).await,
+            // Somebody else stored the key a moment ago: the next round finds its session.
+            Answer::KeyTaken => {}
+            _ => return Err(Problem::Internal),
+        }
+    }
+    Err(Problem::Unavailable { why: "Too much happens at the same time. Try again." })
+}
+
+/// What an Idempotency-Key that is known already leads to.
+async fn by_key(app: &App, asked: &Checked) -> Result<Option<Result<Acquired, Problem>>, Problem> {
+    let Some(key) = &asked.seat.key else { return Ok(None) };
+    let Some(known) = app.log().find_key(asked.tenant_id, &asked.caller.user_id, &key.key).await? else {
+        return Ok(None);
+    };
+    if known.request_hash != key.request_hash {
+        let why = "The Idempotency-Key was used with another body.".to_owned();
+        return Ok(Some(Err(Problem::Conflict { why })));
+    }
+    match app.log().session_end(known.session_id).await? {
+        Some(end) => Ok(Some(Err(Problem::SessionEnded(end)))),
+        None => {
+            let mut keyless = Checked { license_id: known.license_id, ..asked.clone() };
+            keyless.seat.key = None;
+            renew_known(app, &keyless, known.session_id).await.map(Some)
+        }
+    }
+}
+
+/// Renews the session of a known key. Should it end meanwhile, the answer is that it has, never a new grant.
+async fn renew_known(
+    app: &App,
+    keyless: &Checked,
+    session_id: events::SessionId,
+) -> Result<Result<Acquired, Problem>, Problem> {
+    let (answer, signed) = ask_pool(app, keyless).await?;
+    Ok(match answer {
+        Answer::Renewed(grant) if grant.session_id == session_id => {
+            answer_grant(app, keyless, grant, signed, "renewed").await
+        }
+        Answer::Granted(grant) => {
+            give_back(app, keyless, &grant).await;
+            Err(ended(app.log().session_end(session_id).await?))
+        }
+        Answer::Denied { reason: Reason::Standing(standing), .. } => Err(Problem::NotAccepted(standing)),
+        Answer::UserRemoved => Err(REMOVED),
+        _ => Err(ended(app.log().session_end(session_id).await?)),
+    })
+}
+
+/// Asks the pool, and signs what it is about to answer while the append is under way.
+async fn ask_pool(
+    app: &App,
+    asked: &Checked,
+) -> Result<(Answer, Option<(events::SessionId, SignedToken)>), Problem> {
+    let (preview, previewed) = oneshot::channel::<Preview>();
+    let sign_early = async {
+        let preview = previewed.await.ok()?;
+        let grant = Grant {
+            session_id: preview.session_id,
+            user_id: asked.seat.user_id.clone(),
+            hardware_id: asked.seat.hardware_id.clone(),
+            license: preview.license,
+            deadline: app.now(),
+            used: 0,
+            total: events::Seats::default(),
+        };
+        let signed = sign(app, asked, &grant).await.ok()?;
+        Some((grant.session_id, signed))
+    };
+    let acquire = app.pools.acquire(asked.license_id, asked.seat.clone(), preview, &asked.request);
+    let (answer, signed) = tokio::join!(acquire, sign_early);
+    Ok((answer?, signed))
+}
+
+async fn sign(
+    app: &App,
+    asked: &Checked,
+    grant: &Grant,
+) -> Result<SignedToken, crate::signing::SigningError> {
+    let claims = LicenseClaims::of(
+        grant,
+        asked.tenant_id,
+        asked.license_id,
+        &app.terms.license_issuer,
+        app.now(),
+        app.terms.default_grace,
+    );
+    app.ring.sign(&claims).await
+}
+
+/// Answers a committed grant with its token. A grant of this request that cannot be answered is given back.
+async fn answer_grant(
+    app: &App,
+    asked: &Checked,
+    grant: Grant,
+    signed: Option<(events::SessionId, SignedToken)>,
+    status: &str,
+) -> Result<Acquired, Problem> {
+    let signed = match signed {
+        Some((session_id, signed)) if session_id == grant.session_id => Ok(signed),
+        _ => sign(app, asked, &grant).await,
+    };
+    let signed = match signed {
+        Ok(signed) => signed,
+        Err(error) => {
+            tracing::error!(%error, license_id = %asked.license_id, "a license token was not signed");
+            if status == "granted" {
+                give_back(app, asked, &grant).await;
+            }
+            return Err(Problem::Unavailable { why: "The license token cannot be signed. Try again." });
+        }
+    };
+    app.remember_session(&grant, asked.tenant_id, asked.license_id).await;
+    Ok(Acquired {
+        session_id: grant.session_id.to_string(),
+        license_token: signed.token,
+        expires_at: seconds(signed.expires_at),
+        public_key: signed.public_key,
+        status: status.to_owned(),
+        next_heartbeat_at: app.next_heartbeat().to_string(),
+        heartbeat_interval_seconds: app.terms.session.heartbeat_interval_seconds,
+        session_ttl_seconds: app.terms.session.session_ttl_seconds,
+        seats: SeatCount { used: grant.used, total: grant.total.get() },
+    })
+}
+
+/// Releases a seat that was granted for nothing, and forgets its key.
+async fn give_back(app: &App, asked: &Checked, grant: &Grant) {
+    let request = request(asked.request.request_id.as_deref().unwrap_or_default());
+    let key = asked.seat.key.clone();
+    let user_id = grant.user_id.clone();
+    if let Err(error) = app.pools.release(asked.license_id, grant.session_id, user_id, key, &request).await {
+        tracing::warn!(%error, session_id = %grant.session_id, "a seat was not given back: it lapses");
+    }
+}

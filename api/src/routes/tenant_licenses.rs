@@ -1,0 +1,316 @@
+//! Licenses: issued and changed by the platform, read by their tenant's admins.
+
+use std::time::Instant;
+
+use actors::{Answer, PoolState, Request};
+use events::{LicenseChange, LicenseId, LicenseTerms, Product, Seats, TenantId, Time, double_option};
+use poem_openapi::param::{Header, Path};
+use poem_openapi::payload::{Json, Response};
+use poem_openapi::{Object, OpenApi};
+use serde::Deserialize;
+
+use super::tenants::{Created, conflict, created, etag, text};
+use crate::app::{App, DECISION_DEADLINE};
+use crate::auth::{Authenticator, Credentials, Role};
+use crate::body::Body;
+use crate::edge::RequestId;
+use crate::problem::Problem;
+
+/// Longest grace that a license can give, in seconds: a year.
+const MAX_GRACE: i64 = 31_536_000;
+
+/// Most features of a license.
+const MAX_FEATURES: usize = 100;
+
+/// The operations.
+pub struct TenantLicenses(pub App);
+
+/// A license to be issued, or the fields of one to be changed.
+#[derive(Object, Deserialize)]
+#[oai(rename = "LicenseRequest")]
+pub struct LicenseBody {
+    /// What it is for; required when it is issued, and never changes
+    #[serde(default)]
+    product: Option<String>,
+    /// For people and billing; a claim of the license token
+    #[serde(default)]
+    plan: Option<String>,
+    /// How many sessions may live at a time, 0 to 1,000,000
+    #[serde(default)]
+    seats_total: Option<i64>,
+    /// Inactive: acquires and heartbeats are refused
+    #[serde(default)]
+    active: Option<bool>,
+    /// Claims of the license token
+    #[serde(default)]
+    features: Option<Vec<String>>,
+    /// Refused before; null: no bound
+    #[serde(default, deserialize_with = "double_option")]
+    #[oai(skip)]
+    valid_from: Option<Option<String>>,
+    /// Refused from here on; null: no bound
+    #[serde(default, deserialize_with = "double_option")]
+    #[oai(skip)]
+    valid_until: Option<Option<String>>,
+    /// Seconds that a license token outlives its issue; null: the service's default
+    #[serde(default, deserialize_with = "double_option")]
+    #[oai(skip)]
+    offline_grace_seconds: Option<Option<i64>>,
+}
+
+/// A license.
+#[derive(Object)]
+#[oai(rename = "License")]
+struct LicenseView {
+    license_id: String,
+    tenant_id: String,
+    product: String,
+    plan: String,
+    seats_total: u32,
+    seats_used: u32,
+    active: bool,
+    features: Vec<String>,
+    valid_from: Option<String>,
+    valid_until: Option<String>,
+    offline_grace_seconds: Option<u32>,
+    created_at: String,
+    updated_at: String,
+}
+
+/// All licenses of a tenant.
+#[derive(Object)]
+struct LicensePage {
+    items: Vec<LicenseView>,
+    /// Where the next page begins
+    next: Option<String>,
+}
+
+#[OpenApi]
+impl TenantLicenses {
+    /// Issue a license
+    #[oai(path = "/api/v1/tenants/:tenant_id/licenses", method = "post", operation_id = "issue_license")]
+    async fn issue(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        tenant_id: Path<String>,
+        body: Body<LicenseBody>,
+    ) -> Result<Created<LicenseView>, Problem> {
+        let app = &self.0;
+        let tenant_id = platform_only(app, &credentials, &tenant_id).await?;
+        let terms = terms(body.parse()?)?;
+        let issued = app.tenants.issue_license(tenant_id, terms, Some(request_id.0.0.clone())).await?;
+        let license_id = issued.map_err(|refusal| conflict(&refusal))?;
+        app.forget_licenses(tenant_id).await;
+        let (body, etag) = show(app, tenant_id, license_id).await?;
+        Ok(created(body, &etag))
+    }
+
+    /// Licenses of a tenant, oldest first
+    #[oai(path = "/api/v1/tenants/:tenant_id/licenses", method = "get", operation_id = "list_licenses")]
+    async fn list(
+        &self,
+        credentials: Credentials,
+        tenant_id: Path<String>,
+        /// Where the page begins: `next` of the page before
+        after: poem_openapi::param::Query<Option<String>>,
+        /// 1 to 1000; 100 if left out
+        limit: poem_openapi::param::Query<Option<String>>,
+    ) -> Result<Json<LicensePage>, Problem> {
+        let app = &self.0;
+        let caller = app.authenticator.verify(credentials.token(None)).await?;
+        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
+        let limit = super::tenants::page_limit(limit.0.as_deref())?;
+        let after = after.0.map(|after| {
+            after
+                .parse::<LicenseId>()
+                .map_err(|_| Problem::field("after", "is not a cursor that this service handed out"))
+        });
+        let after = after.transpose()?;
+        let mut ids = app.log().licenses_of(tenant_id).await?;
+        ids.retain(|id| after.is_none_or(|after| *id > after));
+        let next = (ids.len() > limit).then(|| ids[limit - 1].to_string());
+        let mut items = Vec::new();
+        for license_id in ids.into_iter().take(limit) {
+            items.push(show(app, tenant_id, license_id).await?.0);
+        }
+        Ok(Json(LicensePage { items, next }))
+    }
+
+    /// One license
+    #[oai(path = "/api/v1/tenants/:tenant_id/licenses/:license_id", method = "get", operation_id = "license")]
+    async fn get(
+        &self,
+        credentials: Credentials,
+        tenant_id: Path<String>,
+        license_id: Path<String>,
+    ) -> Result<Response<Json<LicenseView>>, Problem> {
+        let app = &self.0;
+        let caller = app.authenticator.verify(credentials.token(None)).await?;
+        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
+        let (body, etag) = show(app, tenant_id, own_license(app, tenant_id, &license_id).await?).await?;
+        Ok(Response::new(Json(body)).header("ETag", etag))
+    }
+
+    /// Change a license; what is left out stays
+    #[oai(
+        path = "/api/v1/tenants/:tenant_id/licenses/:license_id",
+        method = "put",
+        operation_id = "change_license"
+    )]
+    async fn change(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        tenant_id: Path<String>,
+        license_id: Path<String>,
+        /// The ETag that the change is based on
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: Body<LicenseBody>,
+    ) -> Result<Response<Json<LicenseView>>, Problem> {
+        let app = &self.0;
+        let caller = app.authenticator.verify(credentials.token(None)).await?;
+        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
+        let license_id = own_license(app, tenant_id, &license_id).await?;
+        Authenticator::require_platform_admin(&caller)?;
+        let change = change(body.parse()?)?;
+        let if_version = if_match.0.as_deref().and_then(version_named).transpose()?;
+        let request = Request {
+            request_id: Some(request_id.0.0.clone()),
+            deadline: Instant::now() + DECISION_DEADLINE,
+        };
+        match app.pools.change_license(license_id, change, if_version, &request).await? {
+            Answer::Changed { .. } => {}
+            Answer::Stale => return Err(Problem::PreconditionFailed),
+            Answer::ProductTaken => {
+                let why = "The tenant has another active license of this product.".to_owned();
+                return Err(Problem::Conflict { why });
+            }
+            _ => return Err(Problem::Internal),
+        }
+        app.forget_licenses(tenant_id).await;
+        let (body, etag) = show(app, tenant_id, license_id).await?;
+        Ok(Response::new(Json(body)).header("ETag", etag))
+    }
+}
+
+async fn platform_only(app: &App, credentials: &Credentials, tenant_id: &str) -> Result<TenantId, Problem> {
+    let caller = app.authenticator.verify(credentials.token(None)).await?;
+    // 404 before 403: another's tenant does not exist, whatever the caller may do at home.
+    let any = [Role::TenantAdmin, Role::Auditor, Role::Analyst];
+    match app.authenticator.on_tenant(&caller, tenant_id, &any).await {
+        Ok(tenant_id) => Authenticator::require_platform_admin(&caller).map(|()| tenant_id),
+        Err(problem) => Err(problem),
+    }
+}
+
+async fn own_license(app: &App, tenant_id: TenantId, license_id: &str) -> Result<LicenseId, Problem> {
+    let license_id: LicenseId = license_id.parse().map_err(|_| Problem::LicenseNotFound)?;
+    let owner = app.log().tenant_of(license_id.0).await?;
+    if owner == Some(tenant_id) && license_id.0 != tenant_id.0 {
+        Ok(license_id)
+    } else {
+        Err(Problem::LicenseNotFound)
+    }
+}
+
+/// The version that an If-Match names; `None` for `*`. What is not an ETag of ours never matches.
+pub(super) fn version_named(if_match: &str) -> Option<Result<i64, Problem>> {
+    let named = if_match.trim();
+    if named == "*" {
+        return None;
+    }
+    let version = named.trim_start_matches("W/").trim_matches('"').parse();
+    Some(version.map_err(|_| Problem::PreconditionFailed))
+}
+
+fn terms(body: LicenseBody) -> Result<LicenseTerms, Problem> {
+    let missing = |field: &'static str| move || Problem::field(field, "is missing");
+    let product = body.product.clone().ok_or_else(missing("product"))?;
+    let seats_total = body.seats_total.ok_or_else(missing("seats_total"))?;
+    let plan = body.plan.clone().ok_or_else(missing("plan"))?;
+    let mut terms = LicenseTerms {
+        product: Product::new(product).map_err(Problem::value("product"))?,
+        plan,
+        seats_total: Seats::new(seats_total).map_err(Problem::value("seats_total"))?,
+        active: true,
+        features: Vec::new(),
+        valid_from: None,
+        valid_until: None,
+        offline_grace_seconds: None,
+    };
+    terms.change(&parse(body)?);
+    Ok(terms)
+}
+
+fn change(body: LicenseBody) -> Result<LicenseChange, Problem> {
+    if body.product.is_some() {
+        return Err(Problem::field("product", "never changes"));
+    }
+    parse(body)
+}
+
+fn parse(body: LicenseBody) -> Result<LicenseChange, Problem> {
+    let time = |field: &'static str, text: Option<Option<String>>| match text {
+        None => Ok(None),
+        Some(None) => Ok(Some(None)),
+        Some(Some(text)) => match Time::parse(&text) {
+            Ok(time) => Ok(Some(Some(time))),
+            Err(_) => Err(Problem::field(field, "must be an RFC 3339 time")),
+        },
+    };
+    let grace = match body.offline_grace_seconds {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(seconds)) => {
+            let bad = || Problem::field("offline_grace_seconds", format!("must be 60 to {MAX_GRACE}"));
+            let good = (60..=MAX_GRACE).contains(&seconds).then_some(seconds).ok_or_else(bad)?;
+            Some(Some(u32::try_from(good).map_err(|_| bad())?))
+        }
+    };
+    let features = body.features.map(|features| {
+        if features.len() > MAX_FEATURES {
+            return Err(Problem::field("features", format!("must be at most {MAX_FEATURES}")));
+        }
+        features.into_iter().map(|feature| text("features", feature, 64)).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(LicenseChange {
+        plan: body.plan.map(|plan| text("plan", plan, 64)).transpose()?,
+        seats_total: body.seats_total.map(Seats::new).transpose().map_err(Problem::value("seats_total"))?,
+        active: body.active,
+        features: features.transpose()?,
+        valid_from: time("valid_from", body.valid_from)?,
+        valid_until: time("valid_until", body.valid_until)?,
+        offline_grace_seconds: grace,
+    })
+}
+
+/// A license as it is now, out of the log, and its ETag.
+async fn show(
+    app: &App,
+    tenant_id: TenantId,
+    license_id: LicenseId,
+) -> Result<(LicenseView, String), Problem> {
+    let pool: PoolState = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
+    let seats_used = pool.used();
+    let etag = etag(pool.terms_version);
+    let (created_at, updated_at) = pool.terms_times.ok_or(Problem::LicenseNotFound)?;
+    let license = pool.license.ok_or(Problem::LicenseNotFound)?;
+    let view = LicenseView {
+        license_id: license_id.to_string(),
+        tenant_id: tenant_id.to_string(),
+        product: license.product.to_string(),
+        plan: license.plan.clone(),
+        seats_total: license.seats_total.get(),
+        seats_used,
+        active: license.active,
+        features: license.features.clone(),
+        valid_from: license.valid_from.map(|time| time.to_string()),
+        valid_until: license.valid_until.map(|time| time.to_string()),
+        offline_grace_seconds: license.offline_grace_seconds,
+        created_at: created_at.to_string(),
+        updated_at: updated_at.to_string(),
+    };
+    Ok((view, etag))
+}

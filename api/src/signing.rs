@@ -1,0 +1,41 @@
+//! License tokens: signed by a [`Signer`], verified offline with the published keys.
+
+mod kms;
+mod local;
+mod public_key;
+mod ring;
+mod token;
+
+use futures_util::future::BoxFuture;
+
+pub use kms::KmsSigner;
+pub use local::LocalSigner;
+pub use public_key::PublicKey;
+pub use ring::{KeyRing, SignedToken};
+pub use token::{LicenseClaims, grace_end};
+
+/// Why there is no signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SigningError {
+    /// It may work in a moment.
+    #[error("the signer is unavailable: {0}")]
+    Unavailable(String),
+    /// What came back is not what was asked for.
+    #[error("the signer's answer is wrong: {0}")]
+    Corrupt(String),
+    /// A setting, or a key, cannot be used.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// Something that holds RSA-4096 private keys and signs with them, PKCS#1 v1.5 with SHA-256 (RS256).
+pub trait Signer: Send + Sync + 'static {
+    /// As the metrics call it.
+    fn name(&self) -> &'static str;
+
+    /// The public halves of the keys that it can sign with, oldest first.
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<PublicKey>, SigningError>>;
+
+    /// The signature of a message with the key of an id that [`Signer::keys`] listed.
+    fn sign<'a>(&'a self, kid: &'a str, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SigningError>>;
+}

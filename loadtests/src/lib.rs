@@ -1,0 +1,35 @@
+//! The load generator: virtual clients that acquire seats, keep them with heartbeats and release them,
+//! and the measurements taken of a server while they do.
+//!
+//! It knows the service by HTTP alone and shares no code with it, so that a mistake in the server cannot
+//! be repeated here. Two kinds of measurement, which answer two questions:
+//!
+//! - [`bench()`] is **closed loop**: N connections, each sending its next request as soon as the last is
+//!   answered. How much can the server do at most?
+//! - [`load()`] is **open loop**: requests fall due at fixed times whether or not the server keeps up, and
+//!   latency counts from that time. What do clients experience at a given load?
+
+mod baseline;
+mod bench;
+mod cli;
+mod crowd;
+mod http;
+mod issuer;
+mod keys;
+mod load;
+mod plot;
+mod process;
+mod stand;
+mod tally;
+mod target;
+mod token;
+mod usage;
+
+pub use bench::{BenchOptions, bench};
+pub use cli::{Cli, Command};
+pub use crowd::{Crowd, User};
+pub use http::{Answer, Call, Connection, Endpoint};
+pub use load::{Client, Goal, LoadOptions, Next, Report, Run, Scenario, Script, drive, load};
+pub use tally::{Outcome, Summary, Tally};
+pub use target::{Credential, Target};
+pub use token::{Issuing, JwtKey};

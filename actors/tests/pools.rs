@@ -1,0 +1,326 @@
+//! Pools on real engines: batches, supervision, a mirror that lies, a Redis that comes and goes.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is wrong")]
+
+mod support;
+
+use std::time::Duration;
+
+use actors::{Answer, Reason};
+use engines::{Redis, RedisOptions, Scratch};
+use events::{LicenseChange, LicenseId, Seats, SessionEnd, Standing};
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SortedSetsInterface};
+use fred::types::config::Config;
+use futures_util::future::join_all;
+use support::{World, eventually, request};
+
+async fn redis(url: &str) -> Client {
+    let client = Client::new(Config::from_url(url).unwrap(), None, None, None);
+    client.init().await.unwrap();
+    client
+}
+
+fn key(license_id: LicenseId, part: &str) -> String {
+    format!("coditect:{{{license_id}}}:{part}")
+}
+
+/// Seats that the mirror counts: its sentinel is none.
+async fn mirrored(client: &Client, license_id: LicenseId) -> i64 {
+    client.zcount::<i64, _>(key(license_id, "seats"), 0.0, f64::INFINITY).await.unwrap()
+}
+
+/// The mirror follows an answer a moment later.
+async fn mirror_comes_to(client: &Client, license_id: LicenseId, seats: i64) {
+    eventually("the mirror", async || mirrored(client, license_id).await == seats).await;
+}
+
+#[tokio::test]
+async fn what_waits_is_decided_as_one_batch() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(40).await;
+    let users: Vec<_> = (0..100).map(|n| format!("user-{n}")).collect();
+    join_all(users.iter().map(|user| replica.join(tenant_id, user))).await;
+    let answers = join_all(users.iter().map(|user| replica.acquire(license_id, user))).await;
+    let granted = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Granted(_)))).count();
+    let denied = answers
+        .iter()
+        .filter(|answer| {
+            matches!(answer, Ok(Answer::Denied { reason: Reason::NoSeatsAvailable, used: 40, .. }))
+        })
+        .count();
+    assert_eq!((granted, denied), (40, 60));
+    // Far fewer transactions than events: they travelled together.
+    let client = world.superuser().await;
+    let row = client
+        .query_one("select count(distinct xid), count(*) from events where stream_id = $1", &[&license_id.0])
+        .await
+        .unwrap();
+    let (transactions, events): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(events, 101);
+    assert!(transactions <= 20, "{transactions} transactions for {events} events");
+}
+
+#[tokio::test]
+async fn a_pool_that_panics_is_started_again_from_the_log() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(2).await;
+    replica.join(tenant_id, "alice").await;
+    replica.join(tenant_id, "bob").await;
+    let held = replica.granted(license_id, "alice").await;
+
+    replica.pools.panic_pool(license_id).await.unwrap();
+    let caller = replica.acquire(license_id, "bob").await;
+    assert!(caller.is_err(), "whoever was in the failed batch is told to come back: {caller:?}");
+    eventually("a new actor", async || replica.acquire(license_id, "bob").await.is_ok()).await;
+    let again = replica.granted(license_id, "alice").await;
+    assert_eq!(again.session_id, held.session_id, "what was answered before is there");
+    assert_eq!(again.used, 2);
+}
+
+#[tokio::test]
+async fn a_pool_that_fails_again_and_again_rests() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(2).await;
+    replica.join(tenant_id, "alice").await;
+    let mut failures = 0;
+    while failures < 6 {
+        if replica.pools.panic_pool(license_id).await.is_ok()
+            && replica.acquire(license_id, "alice").await.is_err()
+        {
+            failures += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eventually("a rest", async || replica.acquire(license_id, "alice").await.is_err()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(replica.acquire(license_id, "alice").await.is_err(), "it rests for its whole window");
+}
+
+#[tokio::test]
+async fn a_stale_replica_catches_up_before_it_answers() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let (tenant_id, license_id) = one.tenant(1).await;
+    one.join(tenant_id, "alice").await;
+    one.join(tenant_id, "bob").await;
+    let alice = one.granted(license_id, "alice").await;
+    assert!(matches!(two.acquire(license_id, "bob").await, Ok(Answer::Denied { .. })));
+    // `two` has folded the pool. What `one` does next it has not seen.
+    assert!(matches!(one.release(license_id, alice.session_id, "alice").await, Answer::Released));
+    assert!(matches!(two.acquire(license_id, "bob").await, Ok(Answer::Granted(_))));
+    assert!(matches!(one.acquire(license_id, "alice").await, Ok(Answer::Denied { .. })));
+    assert!(matches!(
+        two.release(license_id, alice.session_id, "alice").await,
+        Answer::NotHeld { end: Some(SessionEnd::Released) }
+    ));
+    assert!(matches!(
+        two.heartbeat(license_id, alice.session_id, "alice").await,
+        Answer::NotHeld { end: Some(SessionEnd::Released) }
+    ));
+}
+
+#[tokio::test]
+async fn a_switch_and_a_limit_hold_on_the_other_replica_at_once() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let (tenant_id, license_id) = one.tenant(2).await;
+    for user in ["alice", "bob", "carol"] {
+        one.join(tenant_id, user).await;
+    }
+    let alice = one.granted(license_id, "alice").await;
+    two.granted(license_id, "bob").await;
+
+    let limit = LicenseChange { seats_total: Some(Seats::new(3).unwrap()), ..Default::default() };
+    one.pools.change_license(license_id, limit, None, &request()).await.unwrap();
+    assert!(matches!(two.acquire(license_id, "carol").await, Ok(Answer::Granted(_))));
+    let lower = LicenseChange { seats_total: Some(Seats::new(1).unwrap()), ..Default::default() };
+    two.pools.change_license(license_id, lower, None, &request()).await.unwrap();
+    assert!(
+        matches!(one.heartbeat(license_id, alice.session_id, "alice").await, Answer::Alive { .. }),
+        "nobody is thrown out"
+    );
+    one.join(tenant_id, "dave").await;
+    assert!(matches!(one.acquire(license_id, "dave").await, Ok(Answer::Denied { used: 3, .. })));
+
+    let off = LicenseChange { active: Some(false), ..Default::default() };
+    one.pools.change_license(license_id, off, None, &request()).await.unwrap();
+    let inactive = Standing::LicenseInactive;
+    assert!(
+        matches!(two.heartbeat(license_id, alice.session_id, "alice").await, Answer::NotAccepted(s) if s == inactive)
+    );
+    assert!(matches!(
+        two.acquire(license_id, "alice").await,
+        Ok(Answer::Denied { reason: Reason::Standing(Standing::LicenseInactive), .. })
+    ));
+
+    let on = LicenseChange { active: Some(true), ..Default::default() };
+    two.pools.change_license(license_id, on, None, &request()).await.unwrap();
+    let change = events::TenantChange { active: Some(false), ..Default::default() };
+    one.tenants.change(tenant_id, change, None, None).await.unwrap().unwrap();
+    assert!(matches!(
+        two.heartbeat(license_id, alice.session_id, "alice").await,
+        Answer::NotAccepted(Standing::TenantInactive)
+    ));
+    assert!(matches!(
+        two.acquire(license_id, "alice").await,
+        Ok(Answer::Denied { reason: Reason::Standing(Standing::TenantInactive), .. })
+    ));
+    assert!(
+        matches!(two.release(license_id, alice.session_id, "alice").await, Answer::Released),
+        "a release always goes"
+    );
+}
+
+#[tokio::test]
+async fn a_mirror_that_lies_is_repaired_and_nobody_suffers() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    replica.gate_up().await;
+    let (tenant_id, license_id) = replica.tenant(2).await;
+    for user in ["alice", "bob", "carol"] {
+        replica.join(tenant_id, user).await;
+    }
+    let client = redis(&world.redis_url).await;
+    let alice = replica.granted(license_id, "alice").await;
+    mirror_comes_to(&client, license_id, 1).await;
+
+    // It says full, although there is room: a seat is granted all the same, and the mirror put right.
+    let far = 9e15;
+    for ghost in ["ghost-1", "ghost-2", "ghost-3"] {
+        client
+            .zadd::<(), _, _>(key(license_id, "seats"), None, None, false, false, (far, ghost))
+            .await
+            .unwrap();
+    }
+    let bob = replica.granted(license_id, "bob").await;
+    mirror_comes_to(&client, license_id, 2).await;
+
+    // It says that there is room, although the pool is full.
+    client.zrem::<(), _, _>(key(license_id, "seats"), alice.session_id.to_string()).await.unwrap();
+    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
+    mirror_comes_to(&client, license_id, 2).await;
+
+    // It has forgotten a session: its heartbeat puts it back.
+    client.zrem::<(), _, _>(key(license_id, "seats"), bob.session_id.to_string()).await.unwrap();
+    assert!(matches!(replica.heartbeat(license_id, bob.session_id, "bob").await, Answer::Alive { .. }));
+    eventually("the session in the mirror", async || mirrored(&client, license_id).await == 2).await;
+
+    // It has forgotten everything, scripts too.
+    client
+        .del::<(), _>(["meta", "seats", "holders"].map(|part| key(license_id, part)).to_vec())
+        .await
+        .unwrap();
+    client.script_flush(false).await.unwrap();
+    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
+    mirror_comes_to(&client, license_id, 2).await;
+
+    // It claims to be of a version that never was.
+    client.hset::<(), _, _>(key(license_id, "meta"), [("version", "999999"), ("limit", "0")]).await.unwrap();
+    replica.release(license_id, bob.session_id, "bob").await;
+    replica.granted(license_id, "carol").await;
+    mirror_comes_to(&client, license_id, 2).await;
+    eventually("the true version", async || {
+        client.hget::<String, _, _>(key(license_id, "meta"), "version").await.unwrap() != "999999"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_may_be_absent_at_the_start_and_go_away_later() {
+    let world = World::new().await;
+    let scratch = Scratch::new().unwrap();
+    let server = Redis::start(RedisOptions::new(scratch.path())).await.unwrap();
+    server.stop_immediately().await.unwrap();
+    let replica = world.replica_with(&server.url(), support::TTL).await;
+    let (tenant_id, license_id) = replica.tenant(2).await;
+    for user in ["alice", "bob", "carol"] {
+        replica.join(tenant_id, user).await;
+    }
+    let alice = replica.granted(license_id, "alice").await;
+    assert!(!replica.pools.gate().is_up());
+
+    server.start_again().await.unwrap();
+    replica.gate_up().await;
+    replica.granted(license_id, "bob").await;
+    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
+    let client = redis(&server.url()).await;
+    mirror_comes_to(&client, license_id, 2).await;
+
+    server.stop_immediately().await.unwrap();
+    assert!(matches!(replica.heartbeat(license_id, alice.session_id, "alice").await, Answer::Alive { .. }));
+    assert!(matches!(replica.release(license_id, alice.session_id, "alice").await, Answer::Released));
+    replica.granted(license_id, "carol").await;
+}
+
+#[tokio::test]
+async fn lapsed_sessions_end_by_the_timer_and_by_the_reaper() {
+    let world = World::new().await;
+    let ttl = Duration::from_secs(1);
+    let one = world.replica_with(&world.redis_url, ttl).await;
+    let (tenant_id, license_id) = one.tenant(2).await;
+    one.join(tenant_id, "alice").await;
+    let alice = one.granted(license_id, "alice").await;
+    eventually("the timer", async || {
+        one.log.session_end(alice.session_id).await.unwrap() == Some(SessionEnd::Expired)
+    })
+    .await;
+
+    let again = one.granted(license_id, "alice").await;
+    one.pools.stop().await;
+    // No actor of this pool lives any more; a replica that never heard of it reaps.
+    let two = world.replica_with(&world.redis_url, ttl).await;
+    let reaper = tokio::spawn(actors::reap(two.pools.clone()));
+    eventually("the reaper", async || {
+        two.log.session_end(again.session_id).await.unwrap() == Some(SessionEnd::Expired)
+    })
+    .await;
+    reaper.abort();
+}
+
+#[tokio::test]
+async fn a_snapshot_shortens_loading_and_changes_nothing() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(5).await;
+    let users: Vec<_> = (0..5).map(|n| format!("user-{n}")).collect();
+    for user in &users {
+        replica.join(tenant_id, user).await;
+    }
+    for _ in 0..120 {
+        let grants = join_all(users.iter().map(|user| replica.granted(license_id, user))).await;
+        let release = async |grant: &actors::Grant| {
+            replica.release(license_id, grant.session_id, grant.user_id.as_str()).await
+        };
+        join_all(grants.iter().map(release)).await;
+    }
+    let held = replica.granted(license_id, "user-0").await;
+    eventually("a snapshot", async || replica.log.snapshot(license_id.0).await.unwrap().is_some()).await;
+    let snapshot = replica.log.snapshot(license_id.0).await.unwrap().unwrap();
+    assert!(snapshot.version >= 1_000);
+    let other = world.replica().await;
+    assert_eq!(other.granted(license_id, "user-0").await.session_id, held.session_id);
+    let mut from_events = actors::PoolState::new(license_id, tenant_id);
+    for recorded in replica.log.decisions(license_id.0).await.unwrap() {
+        from_events.apply(&recorded.subject, &recorded.event, recorded.occurred_at);
+    }
+    assert_eq!(from_events.used(), 1);
+}
+
+#[tokio::test]
+async fn many_new_users_join_at_once_through_two_replicas() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let (tenant_id, _) = one.tenant(1).await;
+    join_all((0..200).map(|n| {
+        let replica = if n % 2 == 0 { &one } else { &two };
+        async move { replica.join(tenant_id, &format!("user-{}", n / 4)).await }
+    }))
+    .await;
+    let added = one.log.decisions(tenant_id.0).await.unwrap();
+    let added = added.iter().filter(|recorded| recorded.event.name() == "user_added").count();
+    assert_eq!(added, 50, "each once");
+}

@@ -24,8 +24,8 @@ use support::{Settings, TestApp, eventually, problem, signing_key};
 
 const MESSAGE: &[u8] = b"what a license token says";
 
-/// Every answer comes within this, whatever KMS does: three attempts of 800 ms, and the pauses between them.
-const BOUND: Duration = Duration::from_secs(6);
+/// Every answer comes within this, whatever KMS does: the key ring waits for 3 s, a busy machine gets one more.
+const BOUND: Duration = Duration::from_secs(4);
 
 static SECOND_KEY: LazyLock<String> = LazyLock::new(|| LocalSigner::generate_pem(KeySize::Rsa4096).unwrap());
 
@@ -51,7 +51,7 @@ async fn a_signature_verifies_with_the_published_key() {
     assert!(verifies(&key, &signature));
     assert!(!verifies(&key, &signature.iter().rev().copied().collect::<Vec<_>>()));
     let local = LocalSigner::from_pem(signing_key()).unwrap();
-    assert_eq!(local.keys().await.unwrap(), [key.clone()], "the same key has the same id everywhere");
+    assert_eq!(local.keys().await.unwrap()[0], key, "the same key has the same id everywhere");
     assert_eq!(kms.asked(), Asked { lists: 1, public_keys: 1, signatures: 1 });
     assert!(matches!(signer.sign("another", MESSAGE).await, Err(SigningError::Unavailable(_))));
 }

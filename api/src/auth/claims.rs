@@ -35,6 +35,10 @@ pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Resul
     validation.set_audience(&[&config.oidc_audience]);
     let claims = decode::<Value>(token, &key.key, &validation).map_err(|error| refused(error.kind()))?.claims;
 
+    // The library also takes a list of issuers; RFC 7519, section 4.1.1, knows one.
+    if claims.get("iss").and_then(Value::as_str) != Some(config.oidc_issuer.as_str()) {
+        return Err(refused(&jsonwebtoken::errors::ErrorKind::InvalidIssuer));
+    }
     let not_before = claims.get("nbf");
     if not_before.is_some_and(|time| !time.is_number()) {
         return Err(Problem::InvalidToken { why: "The token's nbf is not a time.".to_owned() });

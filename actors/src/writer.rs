@@ -5,10 +5,12 @@
 //! Only a job that was never sent fails at once.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{Appended, Batch, EventLog, HeartbeatWrite, LogError, NameClaim, Refused, StreamWrite, Time};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::clock::PostgresClock;
 
@@ -63,7 +65,7 @@ pub struct Writer {
     queue: mpsc::Sender<Queued>,
     clock: PostgresClock,
     up: watch::Receiver<bool>,
-    beacon: tokio::task::AbortHandle,
+    tasks: Arc<Vec<AbortHandle>>,
 }
 
 /// What the lanes share.
@@ -88,9 +90,13 @@ impl Writer {
         metrics::gauge!("license_postgres_up").set(1.0);
         let shared = Shared { log, clock: clock.clone(), ttl, up };
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(dispatch(shared.clone(), waiting));
-        let beacon = tokio::spawn(beacon(shared)).abort_handle();
-        Ok(Self { queue, clock, up: is_up, beacon })
+        let (free, lanes) = mpsc::channel(LANES);
+        let mut tasks: Vec<_> =
+            (0..LANES).map(|_| tokio::spawn(lane(shared.clone(), free.clone()))).collect();
+        tasks.push(tokio::spawn(dispatch(waiting, lanes)));
+        tasks.push(tokio::spawn(beacon(shared)));
+        let tasks = Arc::new(tasks.iter().map(JoinHandle::abort_handle).collect());
+        Ok(Self { queue, clock, up: is_up, tasks })
     }
 
     /// Writes a job; the answer names only the job's own refusals.
@@ -106,9 +112,11 @@ impl Writer {
         answer.await.map_err(|_| LogError::Unknown("the writer stopped".to_owned()))?
     }
 
-    /// Ends the beacon: this process is about to end. What is under way goes on.
+    /// Ends the lanes and the beacon: this process is about to end, and nobody waits for an answer any more.
     pub fn stop(&self) {
-        self.beacon.abort();
+        for task in self.tasks.iter() {
+            task.abort();
+        }
     }
 
     /// What Postgres's clock shows.
@@ -136,12 +144,7 @@ fn gap(ttl: Duration) -> Duration {
 }
 
 /// Fills groups as lanes become free.
-async fn dispatch(shared: Shared, mut waiting: mpsc::Receiver<Queued>) {
-    let (free, mut lanes) = mpsc::channel::<mpsc::Sender<Vec<Queued>>>(LANES);
-    for _ in 0..LANES {
-        tokio::spawn(lane(shared.clone(), free.clone()));
-    }
-    drop(free);
+async fn dispatch(mut waiting: mpsc::Receiver<Queued>, mut lanes: mpsc::Receiver<mpsc::Sender<Vec<Queued>>>) {
     let mut held_over = None;
     while let Some(lane) = lanes.recv().await {
         let first = match held_over.take() {

@@ -130,10 +130,9 @@ impl Licenses {
         body: Body<SessionBody>,
     ) -> Result<Json<Alive>, Problem> {
         let app = &self.0;
-        let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
-        let session_id = session_id(&body)?;
-        let place = place_of(app, session_id, tenant_id, &caller).await?;
+        let caller = app.authenticator.verify(credentials.token(body.peek("jwt_token"))).await?;
         let request = request(&request_id.0.0);
+        let (session_id, place) = within(&request, find(app, &caller, &body)).await?;
         match app.pools.heartbeat(place.license_id, session_id, caller.user_id, &request).await? {
             Answer::Alive { deadline } => Ok(Json(Alive {
                 status: "ok".to_owned(),
@@ -155,10 +154,9 @@ impl Licenses {
         body: Body<SessionBody>,
     ) -> Result<Json<Released>, Problem> {
         let app = &self.0;
-        let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
-        let session_id = session_id(&body)?;
-        let place = place_of(app, session_id, tenant_id, &caller).await?;
+        let caller = app.authenticator.verify(credentials.token(body.peek("jwt_token"))).await?;
         let request = request(&request_id.0.0);
+        let (session_id, place) = within(&request, find(app, &caller, &body)).await?;
         match app.pools.release(place.license_id, session_id, caller.user_id, None, &request).await? {
             Answer::Released | Answer::NotHeld { end: Some(_) } => {
                 app.forget_session(session_id).await;
@@ -169,32 +167,35 @@ impl Licenses {
     }
 }
 
-/// The caller and its own tenant, counted against its limits.
-async fn identify(app: &App, token: Option<&str>) -> Result<(Caller, TenantId), Problem> {
-    let caller = app.authenticator.verify(token).await?;
-    let tenant_id = app.authenticator.tenant_of(&caller).await?;
+/// The caller's own tenant, counted against its limits.
+async fn tenant_of(app: &App, caller: &Caller) -> Result<TenantId, Problem> {
+    let tenant_id = app.authenticator.tenant_of(caller).await?;
     tracing::Span::current().record("tenant_id", tracing::field::display(tenant_id));
     app.limits.check(tenant_id, &caller.user_id)?;
-    Ok((caller, tenant_id))
+    Ok(tenant_id)
 }
 
-fn session_id(body: &Body<SessionBody>) -> Result<SessionId, Problem> {
-    body.parse()?.session_id.parse().map_err(Problem::value("session_id"))
-}
-
-/// The caller's own session; anybody else's does not exist for it.
-async fn place_of(
+/// The caller's own session that a body names; anybody else's does not exist for it.
+async fn find(
     app: &App,
-    session_id: SessionId,
-    tenant_id: TenantId,
     caller: &Caller,
-) -> Result<SessionPlace, Problem> {
+    body: &Body<SessionBody>,
+) -> Result<(SessionId, SessionPlace), Problem> {
+    let tenant_id = tenant_of(app, caller).await?;
+    let session_id = body.parse()?.session_id.parse().map_err(Problem::value("session_id"))?;
     let place = app.place_of(session_id).await?.ok_or(Problem::SessionNotFound)?;
     if place.tenant_id == tenant_id && place.user_id == caller.user_id {
-        Ok(place)
+        Ok((session_id, place))
     } else {
         Err(Problem::SessionNotFound)
     }
+}
+
+/// Waits for what a decision needs to know, as long as the decision itself may take.
+async fn within<T>(request: &Request, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let deadline = tokio::time::Instant::from_std(request.deadline);
+    let late = Problem::Unavailable { why: "No answer in time. Try again." };
+    tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(late))
 }
 
 fn request(request_id: &str) -> Request {

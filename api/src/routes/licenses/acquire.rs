@@ -5,7 +5,7 @@ use events::{HardwareId, IdempotencyKey, LicenseId, MachineName, Product, Tenant
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
-use super::{AcquireBody, Acquired, SeatCount, ended, identify, request, seconds};
+use super::{AcquireBody, Acquired, SeatCount, ended, request, seconds, tenant_of, within};
 use crate::app::App;
 use crate::auth::{Caller, Credentials, REMOVED, ensure_member};
 use crate::body::Body;
@@ -38,28 +38,37 @@ pub(super) async fn acquire(
     key: Option<String>,
     body: &Body<AcquireBody>,
 ) -> Result<Acquired, Problem> {
-    let (caller, tenant_id) = identify(app, credentials.token(body.peek("jwt_token"))).await?;
-    // The contract's order: 404, then 403, then the body.
+    let caller = app.authenticator.verify(credentials.token(body.peek("jwt_token"))).await?;
+    let request = request(request_id);
+    let checked = within(&request, check(app, caller, request.clone(), key, body)).await?;
+    // In a task of its own: a client that hangs up must not leave a grant that nobody takes back.
+    let app = app.clone();
+    let span = tracing::Span::current();
+    let work = async move { decide(&app, checked).await };
+    tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Problem::Internal)?
+}
+
+/// In the contract's order: 404, then 403, then the body.
+async fn check(
+    app: &App,
+    caller: Caller,
+    request: Request,
+    key: Option<String>,
+    body: &Body<AcquireBody>,
+) -> Result<Checked, Problem> {
+    let tenant_id = tenant_of(app, &caller).await?;
     let product = Product::new(body.peek("product").unwrap_or(DEFAULT_PRODUCT)).ok();
     let license_id = match &product {
-        Some(product) => app.license_of(tenant_id, product).await?,
+        Some(product) => Some(app.license_of(tenant_id, product).await?.ok_or(Problem::LicenseNotFound)?),
         None => None,
     };
-    if product.is_some() && license_id.is_none() {
-        return Err(Problem::LicenseNotFound);
-    }
     if body.peek("user_id").is_some_and(|user_id| user_id != caller.user_id.as_str()) {
         return Err(Problem::UserMismatch);
     }
     let seat = parse(&caller, body, key)?;
     let license_id = license_id.ok_or(Problem::LicenseNotFound)?;
     tracing::Span::current().record("license_id", tracing::field::display(license_id));
-    let checked = Checked { tenant_id, license_id, caller, seat, request: request(request_id) };
-    // In a task of its own: a client that hangs up must not leave a grant that nobody takes back.
-    let app = app.clone();
-    let span = tracing::Span::current();
-    let work = async move { decide(&app, checked).await };
-    tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Problem::Internal)?
+    Ok(Checked { tenant_id, license_id, caller, seat, request })
 }
 
 fn parse(caller: &Caller, body: &Body<AcquireBody>, key: Option<String>) -> Result<AcquireSeat, Problem> {
@@ -87,8 +96,9 @@ fn idempotency_key(key: String, body: &Body<AcquireBody>) -> Result<IdempotencyK
 async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
     let request_id = asked.request.request_id.clone().unwrap_or_default();
     for _ in 0..MAX_ROUNDS {
-        ensure_member(&app.members, asked.tenant_id, &asked.caller, &request_id).await?;
-        if let Some(known) = by_key(app, &asked).await? {
+        within(&asked.request, ensure_member(&app.members, asked.tenant_id, &asked.caller, &request_id))
+            .await?;
+        if let Some(known) = within(&asked.request, by_key(app, &asked)).await? {
             return known;
         }
         let (answer, signed) = ask_pool(app, &asked).await?;

@@ -249,6 +249,7 @@ impl Gate {
     }
 
     /// One script call. EVALSHA, and on NOSCRIPT the script is loaded and called again.
+    #[tracing::instrument(name = "gate", skip(self, script, keys, arguments))]
     async fn call(
         &self,
         name: &'static str,

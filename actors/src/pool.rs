@@ -20,6 +20,7 @@ use events::{LicenseId, LogError};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use batch::{Context, Core, Pending};
 use command::Command;
@@ -130,7 +131,8 @@ impl Pool {
         let (context, license_id, core) = (self.context.clone(), self.license_id, shell.core.take());
         let panic = std::mem::take(&mut shell.panic_next);
         let myself = myself.clone();
-        tokio::spawn(async move {
+        let span = batch.first().map_or_else(tracing::Span::none, |first| first.span.clone());
+        let run = async move {
             let work = async move {
                 fail_if_told(panic);
                 work(context, license_id, core, batch).await
@@ -142,7 +144,8 @@ impl Pool {
             });
             // Nobody hears this only if the actor was stopped meanwhile.
             let _ = myself.cast(Message::Done(done));
-        });
+        };
+        tokio::spawn(run.instrument(span));
     }
 
     fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
@@ -215,6 +218,7 @@ fn expire() -> Pending {
         reply,
         preview: None,
         pass: None,
+        span: tracing::Span::none(),
         _permit: None,
     }
 }

@@ -280,6 +280,7 @@ impl Pools {
                 reply,
                 preview,
                 pass: None,
+                span: tracing::Span::current(),
                 _permit: Some(permit),
             };
             handle.actor.cast(Message::Ask(pending)).map_err(|_| NoAnswer::Unavailable)?;

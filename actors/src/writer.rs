@@ -103,6 +103,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`LogError::Unavailable`]: nothing was written. [`LogError::Rejected`]: it never will be.
+    #[tracing::instrument(name = "append", skip_all)]
     pub async fn append(&self, job: Job) -> Result<Appended, LogError> {
         let (reply, answer) = oneshot::channel();
         self.queue

@@ -189,6 +189,7 @@ async fn the_binary_says_in_one_line_what_is_missing_and_drains_on_sigterm() {
     }
 
     let app = start().await;
+    let (collector, traces) = collector().await;
     let key = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(key.path(), support::signing_key()).unwrap();
     let port = |listener: std::net::TcpListener| listener.local_addr().unwrap().to_string();
@@ -204,6 +205,7 @@ async fn the_binary_says_in_one_line_what_is_missing_and_drains_on_sigterm() {
         .env("SIGNING_KEY_FILE", key.path())
         .env("LISTEN_ADDR", &listen)
         .env("METRICS_ADDR", &metrics)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -254,4 +256,25 @@ async fn the_binary_says_in_one_line_what_is_missing_and_drains_on_sigterm() {
         .await
         .unwrap_or_else(|_| panic!("it does not end"));
     assert_eq!(ended.unwrap().code(), Some(0));
+    let traces = traces.lock().unwrap().concat();
+    for name in ["coditect-license", "/api/v1/licenses/acquire", "append", "sign"] {
+        assert!(traces.windows(name.len()).any(|bytes| bytes == name.as_bytes()), "no trace has {name}");
+    }
+}
+
+type Bodies = std::sync::Arc<std::sync::Mutex<Vec<Vec<u8>>>>;
+
+#[poem::handler]
+fn collect(bodies: poem::web::Data<&Bodies>, body: Vec<u8>) {
+    bodies.lock().unwrap().push(body);
+}
+
+/// An OTLP collector that keeps what it is sent.
+async fn collector() -> (String, Bodies) {
+    use poem::EndpointExt as _;
+    let bodies = Bodies::default();
+    let (acceptor, address) = api::app::listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let routes = poem::Route::new().at("/v1/traces", poem::post(collect)).data(bodies.clone());
+    tokio::spawn(poem::Server::new_with_acceptor(acceptor).run(routes));
+    (format!("http://{address}"), bodies)
 }

@@ -43,6 +43,8 @@ pub(crate) struct Pending {
     pub preview: Option<oneshot::Sender<Preview>>,
     /// What the gate said, once it was asked.
     pub pass: Option<Pass>,
+    /// The request's span: the batch's own work is shown under its first command's.
+    pub span: tracing::Span,
     /// A place in the pool's mailbox, given back when the command is dropped; the pool's own timer needs none.
     pub _permit: Option<OwnedSemaphorePermit>,
 }

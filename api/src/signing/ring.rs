@@ -91,6 +91,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// When the signer fails, or takes too long.
+    #[tracing::instrument(name = "sign", skip_all)]
     pub async fn sign(&self, claims: &LicenseClaims) -> Result<SignedToken, SigningError> {
         let key = self.current();
         let input = claims

@@ -12,6 +12,7 @@ create table seats (
   last_heartbeat_at timestamptz not null,
   deadline          timestamptz not null,               -- Postgres's clock; only grows
   ttl_ms            integer not null check (ttl_ms > 0),
+  renewed           boolean not null default false,     -- somebody was answered again since the grant
   unique (stream_id, user_id, hardware_id)
 ) with (fillfactor = 80);
 create index seats_by_deadline on seats (deadline);

@@ -5,15 +5,19 @@
 -- Locks are taken in this order: streams by id, seats by session id, users, idempotency keys.
 --
 --   s_  streams written to: expected version; for pools the standing (see `standing`) decided on, or null
---   d_  decisions and denials, in order; d_key is stored by seat_acquired and forgotten by seat_released
+--   d_  decisions and denials, in order; d_key is stored by seat_acquired and forgotten by seat_released;
+--       d_give_back marks the release of a grant that could not be answered: it may not end a session that somebody
+--       else was answered with meanwhile
 --   n_  names to hold (true) or let go (false), only with p_whole
---   h_  heartbeats: no version, no lock on the stream; they apply although their pool is refused
+--   h_  heartbeats: no version, no lock on the stream; they apply although their pool is refused; h_key is stored,
+--       unless another session has it
 --
 -- Answers Postgres's time of the append, and the refusals only; what is not named there is written:
 --   {stream, why: conflict, version, standing}     somebody was faster: catch up, decide again
 --   {stream, why: already, at}                     a resend: these events were written before, at that time
 --   {stream, why: not_lapsed, session, until}      an expiry came too early; it may be tried after `until`
 --   {stream, why: user_unknown|user_removed, session}
+--   {stream, why: renewed, session}                not given back: somebody was answered with it
 --   {stream, why: key_taken, session}              the grant's Idempotency-Key belongs to another session
 --   {stream, why: name_taken, scope, name}
 --   {session, why: missing|<standing>}             a heartbeat without a seat of that user, or not accepted
@@ -21,9 +25,9 @@ create function append(
   p_whole boolean, p_ttl_ms integer,
   s_stream uuid[], s_tenant uuid[], s_product text[], s_expected bigint[], s_standing text[],
   d_stream uuid[], d_event uuid[], d_type text[], d_format smallint[], d_session uuid[], d_user text[],
-  d_hardware text[], d_request text[], d_data jsonb[], d_key text[], d_hash bytea[],
+  d_hardware text[], d_request text[], d_data jsonb[], d_key text[], d_hash bytea[], d_give_back boolean[],
   n_stream uuid[], n_scope text[], n_name text[], n_hold boolean[],
-  h_event uuid[], h_stream uuid[], h_session uuid[], h_user text[], h_request text[],
+  h_event uuid[], h_stream uuid[], h_session uuid[], h_user text[], h_request text[], h_key text[], h_hash bytea[],
   out at timestamptz, out refused jsonb)
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare
@@ -84,6 +88,15 @@ begin
             cross join beacon b
             where d.type = 'seat_expired' and d.stream <> all (v_bad)) t
       where not (t.alive and at > t.until);
+      if v_found is not null then
+        refused := refused || v_found;
+        v_bad := v_bad || v_ended;
+      end if;
+      select jsonb_agg(jsonb_build_object('stream', d.stream, 'why', 'renewed', 'session', d.session)), array_agg(d.stream)
+      into v_found, v_ended
+      from unnest(d_stream, d_session, d_give_back) d(stream, session, give_back)
+      join seats s on s.session_id = d.session and s.stream_id = d.stream
+      where d.give_back and s.renewed and d.stream <> all (v_bad);
       if v_found is not null then
         refused := refused || v_found;
         v_bad := v_bad || v_ended;
@@ -199,11 +212,18 @@ begin
     at := coalesce(at, date_trunc('milliseconds', clock_timestamp()));
     v_deadline := at + v_ttl;
     with moved as (
-      update seats t set deadline = greatest(t.deadline, v_deadline), last_heartbeat_at = at, ttl_ms = p_ttl_ms
-      from unnest(h_event, h_stream, h_session, h_user, h_request) h(event, stream, session, usr, request)
+      update seats t set deadline = greatest(t.deadline, v_deadline), last_heartbeat_at = at, ttl_ms = p_ttl_ms,
+        renewed = true
+      from unnest(h_event, h_stream, h_session, h_user, h_request, h_key, h_hash)
+        h(event, stream, session, usr, request, key, hash)
       join streams s on s.stream_id = h.stream and standing(s, at) = 'ok'
       where t.session_id = h.session and t.stream_id = h.stream and t.user_id = h.usr
-      returning h.event, t.tenant_id, t.stream_id, t.session_id, t.user_id, t.hardware_id, h.request
+      returning h.event, t.tenant_id, t.stream_id, t.session_id, t.user_id, t.hardware_id, h.request, h.key, h.hash
+    ), keyed as (
+      insert into idempotency_keys
+      select tenant_id, user_id, key, hash, stream_id, session_id, at from moved where key is not null
+      order by tenant_id, user_id, key
+      on conflict do nothing
     )
     insert into events (class, event_id, tenant_id, stream_id, type, format, session_id, user_id, hardware_id,
                         occurred_at, request_id, data)
@@ -213,15 +233,18 @@ begin
     on conflict do nothing;
     get diagnostics v_moved = row_count;
 
-    -- A heartbeat that moved nothing: already written by an earlier sending, without a seat, or not accepted.
+    -- A heartbeat that moved nothing: already written by an earlier sending, moved by another of this statement,
+    -- without a seat, or not accepted (perhaps until a moment ago).
     if v_moved < cardinality(h_session) then
       select jsonb_agg(jsonb_build_object('session', h.session, 'why',
-               case when t.session_id is null or t.user_id <> h.usr then 'missing' else standing(s, at) end))
+               case when t.session_id is null or t.user_id <> h.usr then 'missing'
+                    else coalesce(nullif(standing(s, at), 'ok'), 'license_inactive') end))
       into v_found
       from unnest(h_event, h_stream, h_session, h_user) h(event, stream, session, usr)
       left join seats t on t.session_id = h.session and t.stream_id = h.stream
       left join streams s on s.stream_id = h.stream
-      where not exists (select from events e where e.class = 'heartbeat' and e.event_id = h.event);
+      where not exists (select from events e where e.class = 'heartbeat' and e.event_id = h.event)
+        and not (t.session_id is not null and t.user_id = h.usr and t.last_heartbeat_at = at and standing(s, at) = 'ok');
       refused := refused || coalesce(v_found, '[]');
     end if;
   end if;

@@ -20,21 +20,4 @@ create table tenants_view (
   updated_at      timestamptz not null
 );
 
--- Read model `licenses`.
-create table licenses_view (
-  license_id            uuid primary key,
-  tenant_id             uuid not null,
-  product               text not null,
-  plan                  text not null,
-  seats_total           bigint not null,
-  active                boolean not null,
-  features              text[] not null,
-  valid_from            timestamptz,
-  valid_until           timestamptz,
-  offline_grace_seconds bigint,
-  created_at            timestamptz not null,
-  updated_at            timestamptz not null
-);
-create index licenses_view_by_tenant on licenses_view (tenant_id, license_id);
-
-grant insert, update, delete, truncate on projection_cursors, tenants_view, licenses_view to license_service;
+grant insert, update, delete, truncate on projection_cursors, tenants_view to license_service;

@@ -15,17 +15,32 @@ pub struct PostgresClock {
     base: Instant,
     /// Unix milliseconds of Postgres at `base`.
     at_base: Arc<AtomicI64>,
+    /// Milliseconds since `base` when an answer last counted.
+    observed: Arc<AtomicI64>,
 }
+
+/// An answer that came this quickly counts.
+const PROMPT: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// How long a prompt answer is better than a slow one, in milliseconds.
+const GOOD_FOR_MILLIS: i64 = 30_000;
 
 impl PostgresClock {
     /// Starts from a time that Postgres answered to a statement sent at `sent`.
     #[must_use]
     pub fn new(sent: Instant, answered: Time) -> Self {
-        Self { base: sent, at_base: Arc::new(AtomicI64::new(answered.millis())) }
+        Self { base: sent, at_base: Arc::new(AtomicI64::new(answered.millis())), observed: Arc::default() }
     }
 
-    /// Corrects the estimate by another answer.
+    /// Corrects the estimate by another answer, unless that was slow in coming while better ones are at hand: the
+    /// estimate would run ahead by as much.
     pub fn observe(&self, sent: Instant, answered: Time) {
+        let now = i64::try_from(self.base.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let is_recent = now.saturating_sub(self.observed.load(Ordering::Relaxed)) < GOOD_FOR_MILLIS;
+        if sent.elapsed() > PROMPT && is_recent {
+            return;
+        }
+        self.observed.store(now, Ordering::Relaxed);
         let elapsed =
             i64::try_from(sent.saturating_duration_since(self.base).as_millis()).unwrap_or(i64::MAX);
         self.at_base.store(answered.millis().saturating_sub(elapsed), Ordering::Relaxed);

@@ -78,7 +78,10 @@ impl Gate {
     /// # Errors
     /// When the URL is not one of the client's.
     pub fn connect(url: &str) -> Result<Self, String> {
-        let mut config = Config::from_url(url).map_err(|error| error.details().to_owned())?;
+        // What other clients call `unix://` this one calls `redis+unix://`.
+        let url =
+            url.strip_prefix("unix://").map_or_else(|| url.to_owned(), |path| format!("redis+unix://{path}"));
+        let mut config = Config::from_url(&url).map_err(|error| error.details().to_owned())?;
         config.fail_fast = false;
         let performance =
             PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..Default::default() };
@@ -118,6 +121,14 @@ impl Gate {
         self.up.load(Ordering::Relaxed)
     }
 
+    /// Waits until Redis has answered, at most for a time.
+    pub async fn wait(&self, patience: Duration) {
+        let begun = Instant::now();
+        while !self.is_up() && begun.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Counts up each time Redis comes back: what was mirrored before may have been missed since.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
@@ -125,6 +136,7 @@ impl Gate {
 
     /// Asks Redis every now and then, so that nobody has to wait for it to find out.
     async fn probe(self) {
+        let _ = tokio::time::timeout(COMMAND_TIMEOUT * 4, self.client.wait_for_connect()).await;
         loop {
             let answer = self.client.ping::<String>(None).await;
             self.set_up(answer.is_ok());
@@ -205,7 +217,7 @@ impl Gate {
         limit: Seats,
         seats: &[MirrorSeat],
     ) -> Option<()> {
-        self.sync_call(license_id, "add", version, limit, seats).await.map(|_| ())
+        self.sync_call(license_id, "add", version, limit, seats).await?.then_some(())
     }
 
     /// Replaces the mirror of a pool. `Some(false)`: it claims a later version, and `force` was not set.

@@ -40,7 +40,7 @@ const MIN_TIMER: Duration = Duration::from_millis(100);
 /// What a pool's actor is told.
 pub(crate) enum Message {
     /// Somebody asks something.
-    Ask(Pending),
+    Ask(Box<Pending>),
     /// The batch under way is over; `Err` says that it panicked.
     Done(Result<Finished, String>),
     /// A deadline may have passed.
@@ -77,12 +77,10 @@ impl Actor for Pool {
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Shell, ActorProcessingErr> {
-        metrics::gauge!("license_pool_actors").increment(1.0);
         Ok(Shell { core: None, busy: false, waiting: Vec::new(), timer: None, panic_next: false })
     }
 
     async fn post_stop(&self, _: ActorRef<Message>, shell: &mut Shell) -> Result<(), ActorProcessingErr> {
-        metrics::gauge!("license_pool_actors").decrement(1.0);
         if let Some(timer) = shell.timer.take() {
             timer.abort();
         }
@@ -96,7 +94,7 @@ impl Actor for Pool {
         shell: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Ask(pending) => shell.waiting.push(pending),
+            Message::Ask(pending) => shell.waiting.push(*pending),
             Message::Timer => shell.waiting.push(expire()),
             Message::Done(Ok(finished)) => {
                 shell.busy = false;

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::gate::Gate;
 use crate::pool::Message;
 use crate::pool::batch::{Context, Pending, Preview};
-use crate::pool::command::{Answer, Command};
+use crate::pool::command::{Answer, Command, Grant};
 use crate::supervisor::{Order, PoolRef, Root};
 use crate::writer::Writer;
 
@@ -68,7 +68,9 @@ impl Table {
             permits: Arc::new(Semaphore::new(MAILBOX)),
             last_asked: Arc::new(AtomicU64::new(self.age())),
         };
-        self.pools.write().unwrap_or_else(PoisonError::into_inner).insert(license_id, handle.clone());
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.insert(license_id, handle.clone());
+        count(&pools);
         handle
     }
 
@@ -76,11 +78,14 @@ impl Table {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         if pools.get(&license_id).is_some_and(|handle| handle.actor.get_id() == actor) {
             pools.remove(&license_id);
+            count(&pools);
         }
     }
 
     pub(crate) fn clear(&self) {
-        self.pools.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.clear();
+        count(&pools);
     }
 
     /// Takes out the pools that nobody asked for a while. Closing the permits first sends late callers to a new actor.
@@ -91,14 +96,17 @@ impl Table {
             handle.last_asked.load(Ordering::Relaxed) < before
                 && handle.permits.available_permits() == MAILBOX
         };
-        pools
-            .extract_if(|_, handle| idle(handle))
-            .map(|(_, handle)| {
-                handle.permits.close();
-                handle
-            })
-            .collect()
+        let taken: Vec<_> = pools.extract_if(|_, handle| idle(handle)).map(|(_, handle)| handle).collect();
+        for handle in &taken {
+            handle.permits.close();
+        }
+        count(&pools);
+        taken
     }
+}
+
+fn count(pools: &HashMap<LicenseId, Handle>) {
+    metrics::gauge!("license_pool_actors").set(pools.len() as f64);
 }
 
 /// Why there is no answer. Repeating the request is always safe.
@@ -209,7 +217,7 @@ impl Pools {
         self.ask(license_id, Command::Heartbeat { session_id, user_id }, None, request).await
     }
 
-    /// Gives a seat back; `forget` is the key of a grant that could not be answered.
+    /// Gives a seat back.
     ///
     /// # Errors
     /// [`NoAnswer`]; the request may have taken effect.
@@ -218,10 +226,26 @@ impl Pools {
         license_id: LicenseId,
         session_id: SessionId,
         user_id: UserId,
+        request: &Request,
+    ) -> Result<Answer, NoAnswer> {
+        let command = Command::Release { session_id, user_id, give_back: false, forget: None };
+        self.ask(license_id, command, None, request).await
+    }
+
+    /// Takes back a grant that could not be answered, and forgets its key; not if somebody was answered with it since.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]; the request may have taken effect.
+    pub async fn give_back(
+        &self,
+        license_id: LicenseId,
+        grant: &Grant,
         forget: Option<IdempotencyKey>,
         request: &Request,
     ) -> Result<Answer, NoAnswer> {
-        self.ask(license_id, Command::Release { session_id, user_id, forget }, None, request).await
+        let (session_id, user_id) = (grant.session_id, grant.user_id.clone());
+        let command = Command::Release { session_id, user_id, give_back: true, forget };
+        self.ask(license_id, command, None, request).await
     }
 
     /// Ends somebody's session.
@@ -283,7 +307,7 @@ impl Pools {
                 span: tracing::Span::current(),
                 _permit: Some(permit),
             };
-            handle.actor.cast(Message::Ask(pending)).map_err(|_| NoAnswer::Unavailable)?;
+            handle.actor.cast(Message::Ask(Box::new(pending))).map_err(|_| NoAnswer::Unavailable)?;
             answer.await.map_err(|_| NoAnswer::Unavailable)
         });
         answer.await.unwrap_or(Err(NoAnswer::Unavailable))

@@ -97,7 +97,6 @@ impl Actor for PoolSupervisor {
             SupervisionEvent::ActorFailed(who, error) => {
                 if let Some(license_id) = children.pools.remove(&who.get_id()) {
                     self.table.remove(license_id, who.get_id());
-                    metrics::gauge!("license_pool_actors").decrement(1.0);
                     let wait = children.note_failure(license_id);
                     tracing::error!(%license_id, %error, ?wait, "a pool's actor failed");
                     me.send_after(wait, move || Order::Restart(license_id));

@@ -201,8 +201,14 @@ fn write(
     event: Event,
     request_id: Option<String>,
 ) -> StreamWrite {
-    let new =
-        NewEvent { event_id: Uuid::now_v7(), subject: Subject::default(), event, request_id, key: None };
+    let new = NewEvent {
+        event_id: Uuid::now_v7(),
+        subject: Subject::default(),
+        event,
+        request_id,
+        key: None,
+        give_back: false,
+    };
     StreamWrite { stream_id, tenant_id, product, expected, standing: None, events: vec![new] }
 }
 

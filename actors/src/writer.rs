@@ -59,6 +59,12 @@ struct Queued {
     reply: oneshot::Sender<Result<Appended, LogError>>,
 }
 
+/// What a lane is given: the beacon goes the way of the appends, or it would not be their sign of life.
+enum Work {
+    Write(Vec<Queued>),
+    Tick(oneshot::Sender<()>),
+}
+
 /// The only way from this process into the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
@@ -93,8 +99,9 @@ impl Writer {
         let (free, lanes) = mpsc::channel(LANES);
         let mut tasks: Vec<_> =
             (0..LANES).map(|_| tokio::spawn(lane(shared.clone(), free.clone()))).collect();
-        tasks.push(tokio::spawn(dispatch(waiting, lanes)));
-        tasks.push(tokio::spawn(beacon(shared)));
+        let (tick, ticks) = mpsc::channel(1);
+        tasks.push(tokio::spawn(dispatch(waiting, ticks, lanes)));
+        tasks.push(tokio::spawn(beacon(gap(ttl), tick)));
         let tasks = Arc::new(tasks.iter().map(JoinHandle::abort_handle).collect());
         Ok(Self { queue, clock, up: is_up, tasks })
     }
@@ -136,6 +143,12 @@ impl Writer {
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }
+
+    /// Whether jobs can be written at all; `false` if its tasks have failed.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.queue.is_closed()
+    }
 }
 
 /// A silence that counts as an outage: a third of the TTL at most (protocol, rule 7), and shorter than the time that a
@@ -145,19 +158,31 @@ fn gap(ttl: Duration) -> Duration {
 }
 
 /// Fills groups as lanes become free.
-async fn dispatch(mut waiting: mpsc::Receiver<Queued>, mut lanes: mpsc::Receiver<mpsc::Sender<Vec<Queued>>>) {
+async fn dispatch(
+    mut waiting: mpsc::Receiver<Queued>,
+    mut ticks: mpsc::Receiver<oneshot::Sender<()>>,
+    mut lanes: mpsc::Receiver<mpsc::Sender<Work>>,
+) {
     let mut held_over = None;
     while let Some(lane) = lanes.recv().await {
-        let first = match held_over.take() {
-            Some(first) => first,
-            None => match waiting.recv().await {
-                Some(first) => first,
-                None => return,
+        let work = match held_over.take() {
+            Some(first) => {
+                let group;
+                (group, held_over) = fill(first, &mut waiting);
+                Work::Write(group)
+            }
+            None => tokio::select! {
+                biased;
+                Some(done) = ticks.recv() => Work::Tick(done),
+                first = waiting.recv() => {
+                    let Some(first) = first else { return };
+                    let group;
+                    (group, held_over) = fill(first, &mut waiting);
+                    Work::Write(group)
+                }
             },
         };
-        let group;
-        (group, held_over) = fill(first, &mut waiting);
-        if lane.send(group).await.is_err() {
+        if lane.send(work).await.is_err() {
             return;
         }
     }
@@ -184,12 +209,18 @@ fn fill(first: Queued, waiting: &mut mpsc::Receiver<Queued>) -> (Vec<Queued>, Op
 }
 
 /// One connection's worth of statements.
-async fn lane(shared: Shared, free: mpsc::Sender<mpsc::Sender<Vec<Queued>>>) {
-    let (mine, mut groups) = mpsc::channel(1);
+async fn lane(shared: Shared, free: mpsc::Sender<mpsc::Sender<Work>>) {
+    let (mine, mut given) = mpsc::channel(1);
     let mut connection = None;
     while free.send(mine.clone()).await.is_ok() {
-        let Some(group) = groups.recv().await else { return };
-        write(&shared, &mut connection, group).await;
+        match given.recv().await {
+            Some(Work::Write(group)) => write(&shared, &mut connection, group).await,
+            Some(Work::Tick(done)) => {
+                tick(&shared, &mut connection).await;
+                let _ = done.send(());
+            }
+            None => return,
+        }
     }
 }
 
@@ -325,13 +356,20 @@ async fn send(
     connection: &mut Option<deadpool_postgres::Object>,
     batch: &Batch,
 ) -> Result<Appended, LogError> {
-    let client = match connection {
-        Some(client) if !client.is_closed() => client,
-        _ => connection.insert(shared.log.database().get().await?),
-    };
+    let client = open(shared, connection).await?;
     tokio::time::timeout(ANSWER_TIMEOUT, EventLog::append_on(client, batch))
         .await
         .unwrap_or_else(|_| Err(LogError::Unknown("no answer in time".to_owned())))
+}
+
+async fn open<'a>(
+    shared: &Shared,
+    connection: &'a mut Option<deadpool_postgres::Object>,
+) -> Result<&'a deadpool_postgres::Object, LogError> {
+    if connection.as_ref().is_none_or(|client| client.is_closed()) {
+        *connection = Some(shared.log.database().get().await?);
+    }
+    connection.as_ref().ok_or_else(|| LogError::Unavailable("no connection".to_owned()))
 }
 
 fn set_up(shared: &Shared, up: bool) {
@@ -343,24 +381,35 @@ fn set_up(shared: &Shared, up: bool) {
 }
 
 /// Ticks the beacon three times a gap; the first tick after an outage says that it is over.
-async fn beacon(shared: Shared) {
-    let gap = gap(shared.ttl);
+async fn beacon(gap: Duration, ticks: mpsc::Sender<oneshot::Sender<()>>) {
     let mut every = tokio::time::interval(gap / 3);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let sent = Instant::now();
-        let tick = async { EventLog::tick_beacon_on(&shared.log.database().get().await?, gap).await };
-        match tokio::time::timeout(ANSWER_TIMEOUT, tick).await {
-            Ok(Ok(at)) => {
-                shared.clock.observe(sent, at);
-                set_up(&shared, true);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the beacon was not ticked");
-                set_up(&shared, false);
-            }
-            Err(_) => set_up(&shared, false),
+        let (done, ticked) = oneshot::channel();
+        if ticks.send(done).await.is_err() {
+            return;
+        }
+        let _ = ticked.await;
+    }
+}
+
+async fn tick(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>) {
+    let sent = Instant::now();
+    let tick = async { EventLog::tick_beacon_on(open(shared, connection).await?, gap(shared.ttl)).await };
+    match tokio::time::timeout(ANSWER_TIMEOUT, tick).await {
+        Ok(Ok(at)) => {
+            shared.clock.observe(sent, at);
+            set_up(shared, true);
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the beacon was not ticked");
+            *connection = None;
+            set_up(shared, false);
+        }
+        Err(_) => {
+            *connection = None;
+            set_up(shared, false);
         }
     }
 }

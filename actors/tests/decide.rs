@@ -134,7 +134,7 @@ proptest! {
                 }
                 Act::Release { user: u, nth: n } => {
                     let session_id = nth(n);
-                    let command = Command::Release { session_id, user_id: user(u), forget: None };
+                    let command = Command::Release { session_id, user_id: user(u), give_back: false, forget: None };
                     let result = go(&mut state, &command, now);
                     if holders.iter().any(|one| one.session == session_id && one.user == u) {
                         prop_assert_eq!(result.unwrap(), vec![Event::SeatReleased {}]);

@@ -9,13 +9,14 @@ use anyhow::Context;
 use events::{Database, EventLog, LicenseId, LogError, Product, SessionId, SessionPlace, TenantId, Time};
 use moka::future::Cache;
 use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
-use poem::middleware::{Cors, NormalizePath, TrailingSlash};
+use poem::middleware::{NormalizePath, TrailingSlash};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Server};
 use projections::TenantList;
 use tokio::task::AbortHandle;
 
 use crate::auth::Authenticator;
 use crate::config::{ServeConfig, SessionConfig, SignerKind, SigningConfig};
+use crate::cors::Cors;
 use crate::edge::Edge;
 use crate::limits::RateLimits;
 use crate::routes;
@@ -23,6 +24,12 @@ use crate::signing::{KeyRing, KmsSigner, LocalSigner, Signer, SigningError};
 
 /// Longest time that a decision may take: a client is told 503 within a second of an outage.
 pub const DECISION_DEADLINE: Duration = Duration::from_millis(900);
+
+/// How long a draining replica still answers that it drains.
+const DRAIN_NOTICE: Duration = Duration::from_secs(2);
+
+/// Longest time that a start waits for Redis, which may be absent.
+const REDIS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections to Postgres: two lanes of the writer, the rest for reading.
 const CONNECTIONS: usize = 16;
@@ -86,7 +93,9 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
     let writer = Writer::start(log.clone(), ttl).await?;
     let gate =
         Gate::connect(&config.redis.redis_url).map_err(|error| anyhow::anyhow!("REDIS_URL: {error}"))?;
+    gate.wait(REDIS_PATIENCE).await;
     let pools = Pools::start(log.clone(), writer.clone(), gate, ttl).await?;
+    let limits = RateLimits::new(&config.limits);
     let background = [
         tokio::spawn(actors::reap(pools.clone())).abort_handle(),
         tokio::spawn(projections::run(log.clone())).abort_handle(),
@@ -97,9 +106,9 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
         tenants: Tenants::new(log.clone(), writer.clone()),
         members: Members::start(log.clone(), writer),
         tenant_list: TenantList::new(log.clone()),
-        authenticator: Authenticator::new(config.identity.clone(), log)?,
+        authenticator: Authenticator::new(config.identity.clone(), log, limits.clone())?,
         ring,
-        limits: RateLimits::new(&config.limits),
+        limits,
         terms: Terms {
             license_issuer: config.signing.license_issuer.clone(),
             default_grace: Duration::from_secs(config.session.offline_grace_seconds.into()),
@@ -221,34 +230,16 @@ impl App {
 
     /// The whole HTTP service.
     pub fn endpoint(&self) -> impl Endpoint<Output = poem::Response> + use<> {
-        let routes = routes::routes(self).into_endpoint();
-        let cors = if self.cors.is_empty() {
-            None
-        } else {
-            use poem::http::Method;
-            let allowed = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
-            Some(
-                Cors::new()
-                    .allow_origins(self.cors.iter())
-                    .allow_methods(allowed)
-                    .allow_headers([
-                        "authorization",
-                        "content-type",
-                        "idempotency-key",
-                        "if-match",
-                        "x-request-id",
-                    ])
-                    .expose_headers(["etag", "retry-after", "x-request-id"]),
-            )
-        };
-        let normalized = routes.with(NormalizePath::new(TrailingSlash::Trim));
-        match cors {
-            Some(cors) => normalized.with(cors).with(Edge).boxed(),
-            None => normalized.with(Edge).boxed(),
-        }
+        let edge = Edge { draining: self.draining.clone() };
+        routes::routes(self)
+            .into_endpoint()
+            .with(NormalizePath::new(TrailingSlash::Trim))
+            .with(edge)
+            .with(Cors { origins: self.cors.clone() })
     }
 
-    /// Serves until `stop`, then drains: `/ready` turns 503, work in hand ends, the actors stop.
+    /// Serves until `stop`, then drains: `/ready` turns 503 and can still be asked for a moment, new work is sent
+    /// elsewhere, work in hand ends, the actors stop.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -263,11 +254,13 @@ impl App {
             stop.await;
             draining.store(true, Ordering::Relaxed);
             tracing::info!("draining");
+            // Whoever balances load asks every second or so: it must be able to hear that this replica goes.
+            tokio::time::sleep((grace / 4).min(DRAIN_NOTICE)).await;
         };
         let endpoint = self.endpoint();
         Server::new_with_acceptor(acceptor)
             .idle_timeout(Duration::from_secs(120))
-            .run_with_graceful_shutdown(endpoint, signal, Some(grace))
+            .run_with_graceful_shutdown(endpoint, signal, Some(grace - (grace / 4).min(DRAIN_NOTICE)))
             .await?;
         self.stop().await;
         Ok(())

@@ -12,6 +12,7 @@ use events::{EventLog, TenantId};
 use moka::future::Cache;
 
 use crate::config::IdentityConfig;
+use crate::limits::RateLimits;
 use crate::problem::Problem;
 
 pub use caller::{Caller, Credentials, Role};
@@ -29,6 +30,7 @@ pub struct Authenticator {
     config: IdentityConfig,
     keys: KeySet,
     log: EventLog,
+    limits: RateLimits,
     tenants: Cache<String, TenantId>,
 }
 
@@ -37,10 +39,10 @@ impl Authenticator {
     ///
     /// # Errors
     /// When no HTTP client can be made for the issuer's keys.
-    pub fn new(config: IdentityConfig, log: EventLog) -> anyhow::Result<Self> {
+    pub fn new(config: IdentityConfig, log: EventLog, limits: RateLimits) -> anyhow::Result<Self> {
         let keys = KeySet::new(&config)?;
         let tenants = Cache::builder().max_capacity(REMEMBERED_TENANTS).time_to_live(REMEMBER_TENANT).build();
-        Ok(Self { config, keys, log, tenants })
+        Ok(Self { config, keys, log, limits, tenants })
     }
 
     /// The caller of a token.
@@ -64,6 +66,9 @@ impl Authenticator {
         if let Some(known) = self.tenants.get(claim).await {
             return Ok(known);
         }
+        if claim.chars().any(char::is_control) {
+            return Err(Problem::TenantNotFound);
+        }
         let tenant_id = self.log.find_tenant(claim).await?.ok_or(Problem::TenantNotFound)?;
         self.tenants.insert(claim.to_owned(), tenant_id).await;
         Ok(tenant_id)
@@ -82,12 +87,14 @@ impl Authenticator {
         let named: Option<TenantId> = named.parse().ok();
         if caller.roles.contains(&Role::PlatformAdmin) {
             let tenant_id = named.ok_or(Problem::TenantNotFound)?;
+            self.limits.check(tenant_id, &caller.user_id)?;
             return match self.log.stream_head(tenant_id.0).await? {
                 Some(head) if head.tenant_id == tenant_id => Ok(tenant_id),
                 _ => Err(Problem::TenantNotFound),
             };
         }
         let own = self.tenant_of(caller).await?;
+        self.limits.check(own, &caller.user_id)?;
         if named != Some(own) {
             return Err(Problem::TenantNotFound);
         }
@@ -97,6 +104,18 @@ impl Authenticator {
         } else {
             Err(Problem::Forbidden { why: "None of the caller's roles may do this." })
         }
+    }
+
+    /// Lets a caller see one thing of a tenant: what is not there is 404 for everybody, before roles are asked.
+    ///
+    /// # Errors
+    /// As [`Authenticator::on_tenant`].
+    pub async fn of_tenant(&self, caller: &Caller, named: &str) -> Result<TenantId, Problem> {
+        if caller.roles.contains(&Role::PlatformAdmin) {
+            return self.on_tenant(caller, named, &[]).await;
+        }
+        let own = self.tenant_of(caller).await?;
+        if named.parse() == Ok(own) { Ok(own) } else { Err(Problem::TenantNotFound) }
     }
 
     /// The roles of the token and those stored with the user.

@@ -39,7 +39,8 @@ impl<T: DeserializeOwned> Body<T> {
             let why = error.into_inner().to_string();
             let field = match why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
                 Some(missing) => missing.to_owned(),
-                None => path,
+                // `features[0]` is a matter of the field `features`.
+                None => path.split(&['[', '.']).next().unwrap_or_default().to_owned(),
             };
             let why = why.split(" at line").next().unwrap_or_default().to_owned();
             Problem::InvalidRequest { why: format!("{field}: {why}"), field: Some(field) }
@@ -56,7 +57,7 @@ impl<T: DeserializeOwned> Body<T> {
 
 async fn read(request: &Request, body: &mut RequestBody) -> std::result::Result<Map<String, Value>, Problem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
-    if let Some(content_type) = content_type {
+    if let Some(content_type) = content_type.filter(|value| !value.is_empty()) {
         let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         if essence != "application/json"
             && !(essence.starts_with("application/") && essence.ends_with("+json"))
@@ -77,7 +78,7 @@ async fn read(request: &Request, body: &mut RequestBody) -> std::result::Result<
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(invalid("the body must be a JSON object")),
-        Err(_) => Err(invalid("the body is not JSON")),
+        Err(_) => Err(invalid("the body is not JSON, or has a number or a depth that is out of bounds")),
     }
 }
 

@@ -36,6 +36,26 @@ pub struct ServeConfig {
     pub telemetry: TelemetryConfig,
 }
 
+/// An absolute URL of one of these schemes.
+fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
+    let parsed = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
+    if schemes.contains(&parsed.scheme()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("its scheme must be one of {}", schemes.join(", ")))
+    }
+}
+
+/// `http://` or `https://`.
+fn http_url(text: &str) -> Result<String, String> {
+    url(text, &["http", "https"])
+}
+
+/// Some text.
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// Turns clap's report into one line that names the variable.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> Option<String> {

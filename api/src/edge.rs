@@ -1,10 +1,11 @@
 //! What surrounds every request: its id, its bounds, its metrics, and one shape for whatever goes wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use poem::http::{HeaderName, HeaderValue};
+use poem::http::{HeaderName, HeaderValue, StatusCode, header};
 use poem::{Endpoint, IntoResponse, Middleware, Request, Response};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
@@ -16,7 +17,7 @@ use crate::routes;
 const MAX_IN_FLIGHT: usize = 4_096;
 
 /// Longest time that a request may take, streams of events apart.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest id that a caller may give its request, in characters.
 const MAX_REQUEST_ID: usize = 64;
@@ -28,13 +29,20 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct RequestId(pub String);
 
 /// The middleware.
-pub struct Edge;
+pub struct Edge {
+    /// Once set, new work is sent elsewhere.
+    pub draining: Arc<AtomicBool>,
+}
 
 impl<E: Endpoint> Middleware<E> for Edge {
     type Output = EdgeEndpoint<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        EdgeEndpoint { inner, in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
+        EdgeEndpoint {
+            inner,
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            draining: self.draining.clone(),
+        }
     }
 }
 
@@ -42,6 +50,7 @@ impl<E: Endpoint> Middleware<E> for Edge {
 pub struct EdgeEndpoint<E> {
     inner: E,
     in_flight: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
 }
 
 impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
@@ -57,7 +66,12 @@ impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
             "request", request_id = %request_id, method = %method, route,
             tenant_id = tracing::field::Empty, license_id = tracing::field::Empty
         );
-        let mut response = self.answer(request, &request_id).instrument(span.clone()).await;
+        let mut response = self.answer(request, route, &request_id).instrument(span.clone()).await;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(methods) = routes::methods(route)
+        {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+        }
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(X_REQUEST_ID, value);
         }
@@ -74,7 +88,11 @@ impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
 }
 
 impl<E: Endpoint> EdgeEndpoint<E> {
-    async fn answer(&self, request: Request, request_id: &str) -> Response {
+    async fn answer(&self, request: Request, route: &str, request_id: &str) -> Response {
+        if self.draining.load(Ordering::Relaxed) && !matches!(route, "/health" | "/ready") {
+            return Problem::Unavailable { why: "This replica is about to end. Try again." }
+                .respond(request_id);
+        }
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Problem::Unavailable { why: "Too many requests at a time. Try again." }
                 .respond(request_id);

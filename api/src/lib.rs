@@ -7,6 +7,7 @@ pub mod app;
 pub mod auth;
 mod body;
 pub mod config;
+mod cors;
 pub mod dev;
 mod edge;
 mod limits;

@@ -183,6 +183,9 @@ impl Problem {
         if let Some(own) = error.downcast_ref::<Self>() {
             return own.clone();
         }
+        if error.is::<poem::error::ParsePathError>() || error.is::<poem_openapi::error::ParsePathError>() {
+            return Self::NotFound;
+        }
         match error.status() {
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,

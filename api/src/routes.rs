@@ -23,22 +23,22 @@ use poem_openapi::OpenApiService;
 
 use crate::app::App;
 
-/// All paths, as metrics and traces name them.
-const PATTERNS: &[&str] = &[
-    "/api/v1/licenses/acquire",
-    "/api/v1/licenses/heartbeat",
-    "/api/v1/licenses/release",
-    "/api/v1/public-key",
-    "/.well-known/jwks.json",
-    "/api/v1/tenants",
-    "/api/v1/tenants/{tenant_id}",
-    "/api/v1/tenants/{tenant_id}/licenses",
-    "/api/v1/tenants/{tenant_id}/licenses/{license_id}",
-    "/api/v1/tenants/{tenant_id}/events",
-    "/health",
-    "/ready",
-    "/openapi.json",
-    "/docs",
+/// All paths, as metrics and traces name them, and what they answer to.
+const PATTERNS: &[(&str, &str)] = &[
+    ("/api/v1/licenses/acquire", "POST"),
+    ("/api/v1/licenses/heartbeat", "POST"),
+    ("/api/v1/licenses/release", "POST"),
+    ("/api/v1/public-key", "GET"),
+    ("/.well-known/jwks.json", "GET"),
+    ("/api/v1/tenants", "GET, POST"),
+    ("/api/v1/tenants/{tenant_id}", "GET"),
+    ("/api/v1/tenants/{tenant_id}/licenses", "GET, POST"),
+    ("/api/v1/tenants/{tenant_id}/licenses/{license_id}", "GET, PUT"),
+    ("/api/v1/tenants/{tenant_id}/events", "GET"),
+    ("/health", "GET"),
+    ("/ready", "GET"),
+    ("/openapi.json", "GET"),
+    ("/docs", "GET"),
 ];
 
 /// The pattern of a path: no metric has an id in a label.
@@ -56,7 +56,13 @@ pub fn pattern(path: &str) -> &'static str {
             }
         }
     };
-    PATTERNS.iter().copied().find(|pattern| matches(pattern)).unwrap_or("unmatched")
+    PATTERNS.iter().map(|(pattern, _)| *pattern).find(|pattern| matches(pattern)).unwrap_or("unmatched")
+}
+
+/// The methods that a pattern answers to.
+#[must_use]
+pub fn methods(pattern: &str) -> Option<&'static str> {
+    PATTERNS.iter().find(|(known, _)| *known == pattern).map(|(_, methods)| *methods)
 }
 
 type Apis = (

@@ -120,11 +120,26 @@ async fn an_idempotency_key_never_takes_a_second_seat() {
     app.granted(&alice, "laptop-of-alice").await;
     problem(with_key(&app, &alice, "key-1", &body).await, 410, "session_ended").await;
 
-    for bad in ["", &"k".repeat(129)] {
+    for bad in ["", &"k".repeat(129), "schl\u{fc}ssel"] {
         let refused = problem(with_key(&app, &alice, bad, &body).await, 400, "invalid_request").await;
         assert_eq!(refused["field"], "Idempotency-Key");
     }
     app.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_key_that_renewed_is_remembered_too() {
+    let app = start().await;
+    let tenant = app.tenant(3).await;
+    let alice = app.user(&tenant, "alice");
+    let body = json!({ "hardware_id": "laptop-of-alice" });
+    let held = app.granted(&alice, "laptop-of-alice").await;
+    let renewed: Value = with_key(&app, &alice, "key-2", &body).await.json().await.unwrap();
+    assert_eq!((&renewed["status"], &renewed["session_id"]), (&json!("renewed"), &held["session_id"]));
+    let other = json!({ "hardware_id": "desktop-of-alice" });
+    problem(with_key(&app, &alice, "key-2", &other).await, 409, "conflict").await;
+    app.release(&alice, &held["session_id"]).await;
+    problem(with_key(&app, &alice, "key-2", &body).await, 410, "session_ended").await;
 }
 
 #[tokio::test]

@@ -168,6 +168,7 @@ async fn a_corpus_of_bad_tokens_is_refused_and_changes_nothing() {
         ("no signature", format!("{start}.")),
         ("a short signature", format!("{start}.{}", &signature[..20])),
         ("one dot more", format!("{whole}.x")),
+        ("a critical header", raw(json!({ "alg": "RS256", "kid": "one", "crit": ["exp"] }), signature)),
     ];
     for (what, token) in corpus {
         let answer = acquire_there(&app, &token).await;

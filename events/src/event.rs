@@ -216,6 +216,23 @@ impl Event {
         !matches!(self, Self::SeatHeartbeat { .. } | Self::SeatDenied { .. })
     }
 
+    /// Every type there is.
+    pub const NAMES: [&'static str; 13] = [
+        "tenant_created",
+        "tenant_updated",
+        "user_added",
+        "user_updated",
+        "user_removed",
+        "license_issued",
+        "license_updated",
+        "seat_acquired",
+        "seat_heartbeat",
+        "seat_released",
+        "seat_expired",
+        "seat_denied",
+        "seat_revoked",
+    ];
+
     /// The type, as the log, the API and the metrics call it.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -249,6 +249,10 @@ impl Run<'_> {
                     written = false;
                     self.turn_away(*session, Answer::UserRemoved);
                 }
+                Refused::Renewed { session, .. } => {
+                    written = false;
+                    self.turn_away(*session, Answer::NotHeld { end: None });
+                }
                 Refused::KeyTaken { session, .. } => {
                     written = false;
                     self.turn_away(*session, Answer::KeyTaken);
@@ -326,10 +330,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Answers the acquire that would have got this session.
+    /// Answers the acquire that would have got this session, or the release that would have given it back.
     fn turn_away(&mut self, session: SessionId, answer: Answer) {
         for pending in &mut self.waiting {
-            if matches!(&pending.command, Command::Acquire { session_id, .. } if *session_id == session) {
+            let meant = match &pending.command {
+                Command::Acquire { session_id, .. } => *session_id == session,
+                Command::Release { session_id, give_back, .. } => *give_back && *session_id == session,
+                _ => false,
+            };
+            if meant {
                 let (closed, _) = oneshot::channel();
                 let sender = std::mem::replace(&mut pending.reply, closed);
                 let _ = sender.send(answer.clone());

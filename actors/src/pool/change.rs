@@ -78,6 +78,7 @@ fn job(core: &Core, proposed: &[(Subject, Event)], active: Option<bool>, request
             event: event.clone(),
             request_id: request_id.clone(),
             key: None,
+            give_back: false,
         })
         .collect();
     let stream = StreamWrite {

@@ -35,7 +35,9 @@ pub enum Command {
         session_id: SessionId,
         /// Who claims to hold it.
         user_id: UserId,
-        /// The key to forget, when a grant is taken back because it could not be answered.
+        /// A grant that could not be answered is given back, unless somebody was answered with it since.
+        give_back: bool,
+        /// The key that a given back grant forgets.
         forget: Option<IdempotencyKey>,
     },
     /// An admin ends a session.

@@ -1,10 +1,11 @@
 //! One batch of commands, decided on a draft of the pool's state. Pure.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use events::{
     Event, HeartbeatWrite, IdempotencyKey, NewEvent, Seats, SessionId, Standing, StreamWrite, Subject, Time,
+    UserId,
 };
 use uuid::Uuid;
 
@@ -66,7 +67,7 @@ impl Plan {
             standing: None,
             expected: state.version,
         };
-        let mut beaten = HashSet::new();
+        let mut beaten = HashMap::new();
         if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire))
             && let Ok(expiries) = decide(state, &Command::Expire, now, ttl)
         {
@@ -86,7 +87,7 @@ impl Plan {
         one: &Asked<'_>,
         now: Time,
         ttl: Duration,
-        beaten: &mut HashSet<SessionId>,
+        beaten: &mut HashMap<SessionId, Option<UserId>>,
     ) -> Outcome {
         if matches!(one.command, Command::Expire) {
             return Outcome::Expire;
@@ -117,10 +118,21 @@ impl Plan {
             let Some(session_id) = subject.session_id else { continue };
             outcome = match &event {
                 Event::SeatHeartbeat { .. } => {
-                    if !beaten.insert(session_id) {
-                        return Outcome::Later;
+                    // One heartbeat a session and statement: it answers everybody of the same user who waits for it.
+                    let key = match one.command {
+                        Command::Acquire { key, .. } => key.clone(),
+                        _ => None,
+                    };
+                    match beaten.get(&session_id) {
+                        Some(user_id) if *user_id != subject.user_id || key.is_some() => {
+                            return Outcome::Later;
+                        }
+                        Some(_) => {}
+                        None => {
+                            beaten.insert(session_id, subject.user_id.clone());
+                            self.beat(session_id, &subject, request_id.clone(), key);
+                        }
                     }
-                    self.beat(session_id, &subject, request_id.clone());
                     match one.command {
                         Command::Acquire { .. } => Outcome::Renew { session_id, used: self.draft.used() },
                         _ => Outcome::Beat { session_id },
@@ -133,18 +145,27 @@ impl Plan {
                 _ => Outcome::End { session_id },
             };
             if event.is_decision() {
-                let key = match one.command {
-                    Command::Acquire { key, .. } => key.clone(),
-                    Command::Release { forget, .. } => forget.clone(),
-                    _ => None,
+                let (key, give_back) = match one.command {
+                    Command::Acquire { key, .. } => (key.clone(), false),
+                    Command::Release { forget, give_back, .. } => (forget.clone(), *give_back),
+                    _ => (None, false),
                 };
                 self.write(subject, event, request_id.clone(), key, now);
+                if let Some(last) = self.decisions.last_mut() {
+                    last.give_back = give_back;
+                }
             }
         }
         outcome
     }
 
-    fn beat(&mut self, session_id: SessionId, subject: &Subject, request_id: Option<String>) {
+    fn beat(
+        &mut self,
+        session_id: SessionId,
+        subject: &Subject,
+        request_id: Option<String>,
+        key: Option<IdempotencyKey>,
+    ) {
         if let Some(user_id) = subject.user_id.clone() {
             self.heartbeats.push(HeartbeatWrite {
                 event_id: Uuid::now_v7(),
@@ -152,6 +173,7 @@ impl Plan {
                 session_id,
                 user_id,
                 request_id,
+                key,
             });
         }
     }
@@ -171,7 +193,14 @@ impl Plan {
             self.ended.push((session_id, crate::gate::holder(user_id, hardware_id)));
         }
         self.draft.apply(&subject, &event, now);
-        self.decisions.push(NewEvent { event_id: Uuid::now_v7(), subject, event, request_id, key });
+        self.decisions.push(NewEvent {
+            event_id: Uuid::now_v7(),
+            subject,
+            event,
+            request_id,
+            key,
+            give_back: false,
+        });
     }
 
     /// Whether there is anything to write.

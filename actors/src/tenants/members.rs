@@ -162,5 +162,6 @@ fn added(user: &NewUser) -> NewEvent {
         },
         request_id: user.request_id.clone(),
         key: None,
+        give_back: false,
     }
 }

@@ -104,10 +104,7 @@ impl Replica {
     }
 
     pub async fn release(&self, license_id: LicenseId, session_id: SessionId, user: &str) -> Answer {
-        self.pools
-            .release(license_id, session_id, UserId::new(user).unwrap(), None, &request())
-            .await
-            .unwrap()
+        self.pools.release(license_id, session_id, UserId::new(user).unwrap(), &request()).await.unwrap()
     }
 
     /// Waits until Redis has answered this replica.

@@ -1,5 +1,7 @@
 //! A token and its key: signature, issuer, audience, times; then the claims that matter here.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::Value;
 
@@ -9,6 +11,9 @@ use crate::problem::Problem;
 
 /// How far the issuer's clock may be off, in seconds.
 const LEEWAY: u64 = 30;
+
+/// Longest email, in characters (RFC 5321: 64 before the @, 255 after it).
+const MAX_EMAIL: usize = 320;
 
 /// A key of the issuer and the one algorithm that it is for.
 #[derive(Clone)]
@@ -24,6 +29,7 @@ pub struct VerifyingKey {
 /// # Errors
 /// 401 with the reason in words that name no secret.
 pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Result<Caller, Problem> {
+    refuse_critical(token)?;
     let mut validation = Validation::new(key.algorithm);
     // The library's defaults are lax: 60 s of leeway, nbf unchecked, only exp required.
     validation.leeway = LEEWAY;
@@ -49,10 +55,28 @@ pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Resul
         )?;
     Ok(Caller {
         user_id,
-        email: claims.get("email").and_then(Value::as_str).map(str::to_owned),
+        email: printable(claims.get("email"), MAX_EMAIL),
         tenant_claim: at_path(&claims, &config.oidc_tenant_claim).and_then(Value::as_str).map(str::to_owned),
         roles: roles(at_path(&claims, &config.oidc_roles_claim)),
     })
+}
+
+/// RFC 7515, section 4.1.11: a header that says something critical must be understood, and none is here. The library
+/// does not look.
+fn refuse_critical(token: &str) -> Result<(), Problem> {
+    let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let header: Option<Value> = header.and_then(|header| serde_json::from_slice(&header).ok());
+    match header {
+        Some(Value::Object(header)) if !header.contains_key("crit") => Ok(()),
+        _ => Err(Problem::InvalidToken { why: "The token does not verify.".to_owned() }),
+    }
+}
+
+/// A text that can be stored and shown; none otherwise.
+fn printable(claim: Option<&Value>, most: usize) -> Option<String> {
+    let text = claim?.as_str()?;
+    let good = text.chars().count() <= most && !text.chars().any(char::is_control);
+    good.then(|| text.to_owned())
 }
 
 fn refused(kind: &jsonwebtoken::errors::ErrorKind) -> Problem {

@@ -19,7 +19,7 @@ pub struct ListenConfig {
     #[arg(long, env, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub shutdown_grace_seconds: u32,
     /// Origins that browsers may call from, comma separated
-    #[arg(long, env, value_delimiter = ',')]
+    #[arg(long, env, value_delimiter = ',', value_parser = super::http_url)]
     pub cors_allowed_origins: Vec<String>,
 }
 

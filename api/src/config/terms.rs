@@ -28,6 +28,17 @@ impl SessionConfig {
     /// What clients are told.
     #[must_use]
     pub fn heartbeat_interval(&self) -> Duration {
-        Duration::from_secs(self.heartbeat_interval_seconds.into())
+        Duration::from_secs(self.told_interval_seconds().into())
+    }
+
+    /// Seconds between heartbeats that clients are told. An interval that is no shorter than the TTL would cost every
+    /// obedient client its seat: five sixths of the TTL take its place, as in the defaults.
+    #[must_use]
+    pub fn told_interval_seconds(&self) -> u32 {
+        if self.heartbeat_interval_seconds < self.session_ttl_seconds {
+            self.heartbeat_interval_seconds
+        } else {
+            (self.session_ttl_seconds * 5 / 6).max(1)
+        }
     }
 }

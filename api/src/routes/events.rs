@@ -65,6 +65,9 @@ impl Events {
             text.map(|text| Time::parse(&text).map_err(|_| Problem::field(name, "must be an RFC 3339 time")))
                 .transpose()
         };
+        if event_type.0.as_deref().is_some_and(|name| !events::Event::NAMES.contains(&name)) {
+            return Err(Problem::field("type", "is not a type of event"));
+        }
         let filter = EventFilter {
             event_type: event_type.0,
             session_id: session_id
@@ -76,6 +79,11 @@ impl Events {
             from: time("from", from.0)?,
             to: time("to", to.0)?,
         };
+        if let (Some(from), Some(to)) = (filter.from, filter.to)
+            && from > to
+        {
+            return Err(Problem::field("from", "must not be after to"));
+        }
         let wanted = i64::try_from(limit).unwrap_or(1_000) + 1;
         let mut events = app.log().read_tenant(tenant_id, after.position, &filter, wanted).await?;
         let more = events.len() > limit;

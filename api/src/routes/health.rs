@@ -78,7 +78,7 @@ impl Health {
         let app = &self.0;
         let postgres = app.log().database().is_up(PATIENCE).await;
         let redis = app.pools.gate().is_up();
-        let ready = postgres && !app.is_draining();
+        let ready = postgres && app.pools.writer().is_alive() && !app.is_draining();
         let status = match (ready, redis) {
             (false, _) => Readiness::Unavailable,
             (true, false) => Readiness::Degraded,

@@ -113,12 +113,16 @@ impl Licenses {
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
+        raw: &poem::Request,
         /// The same on every retry of one acquire: it never takes a second seat
         #[oai(name = "Idempotency-Key")]
         idempotency_key: poem_openapi::param::Header<Option<String>>,
         body: Body<AcquireBody>,
     ) -> Result<Json<Acquired>, Problem> {
-        acquire::acquire(&self.0, &credentials, &request_id.0.0, idempotency_key.0, &body).await.map(Json)
+        // The parameter is for the document: it does not tell a key that is no text from none.
+        let _ = idempotency_key;
+        let keys: Vec<_> = raw.headers().get_all("idempotency-key").into_iter().cloned().collect();
+        acquire::acquire(&self.0, &credentials, &request_id.0.0, &keys, &body).await.map(Json)
     }
 
     /// Keep the seat
@@ -157,7 +161,7 @@ impl Licenses {
         let caller = app.authenticator.verify(credentials.token(body.peek("jwt_token"))).await?;
         let request = request(&request_id.0.0);
         let (session_id, place) = within(&request, find(app, &caller, &body)).await?;
-        match app.pools.release(place.license_id, session_id, caller.user_id, None, &request).await? {
+        match app.pools.release(place.license_id, session_id, caller.user_id, &request).await? {
             Answer::Released | Answer::NotHeld { end: Some(_) } => {
                 app.forget_session(session_id).await;
                 Ok(Json(Released { status: "released".to_owned() }))

@@ -30,19 +30,19 @@ pub struct TenantLicenses(pub App);
 #[oai(rename = "LicenseRequest")]
 pub struct LicenseBody {
     /// What it is for; required when it is issued, and never changes
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     product: Option<String>,
     /// For people and billing; a claim of the license token
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     plan: Option<String>,
     /// How many sessions may live at a time, 0 to 1,000,000
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     seats_total: Option<i64>,
     /// Inactive: acquires and heartbeats are refused
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     active: Option<bool>,
     /// Claims of the license token
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     features: Option<Vec<String>>,
     /// Refused before; null: no bound
     #[serde(default, deserialize_with = "double_option")]
@@ -147,8 +147,10 @@ impl TenantLicenses {
     ) -> Result<Response<Json<LicenseView>>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
+        let own = app.authenticator.of_tenant(&caller, &tenant_id).await?;
+        let license_id = own_license(app, own, &license_id).await?;
         let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
-        let (body, etag) = show(app, tenant_id, own_license(app, tenant_id, &license_id).await?).await?;
+        let (body, etag) = show(app, tenant_id, license_id).await?;
         Ok(Response::new(Json(body)).header("ETag", etag))
     }
 
@@ -171,11 +173,18 @@ impl TenantLicenses {
     ) -> Result<Response<Json<LicenseView>>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
-        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
-        let license_id = own_license(app, tenant_id, &license_id).await?;
+        let own = app.authenticator.of_tenant(&caller, &tenant_id).await?;
+        let license_id = own_license(app, own, &license_id).await?;
         Authenticator::require_platform_admin(&caller)?;
+        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[]).await?;
         let change = change(body.parse()?)?;
-        let if_version = if_match.0.as_deref().and_then(version_named).transpose()?;
+        let if_version = match if_match.0.as_deref() {
+            Some(if_match) => {
+                let pool = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
+                version_asked(if_match, pool.terms_version)
+            }
+            None => None,
+        };
         let request = Request {
             request_id: Some(request_id.0.0.clone()),
             deadline: Instant::now() + DECISION_DEADLINE,
@@ -195,14 +204,19 @@ impl TenantLicenses {
     }
 }
 
+/// A field that may be left out, but not be null.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 async fn platform_only(app: &App, credentials: &Credentials, tenant_id: &str) -> Result<TenantId, Problem> {
     let caller = app.authenticator.verify(credentials.token(None)).await?;
     // 404 before 403: another's tenant does not exist, whatever the caller may do at home.
-    let any = [Role::TenantAdmin, Role::Auditor, Role::Analyst];
-    match app.authenticator.on_tenant(&caller, tenant_id, &any).await {
-        Ok(tenant_id) => Authenticator::require_platform_admin(&caller).map(|()| tenant_id),
-        Err(problem) => Err(problem),
-    }
+    app.authenticator.of_tenant(&caller, tenant_id).await?;
+    Authenticator::require_platform_admin(&caller)?;
+    app.authenticator.on_tenant(&caller, tenant_id, &[]).await
 }
 
 async fn own_license(app: &App, tenant_id: TenantId, license_id: &str) -> Result<LicenseId, Problem> {
@@ -215,15 +229,19 @@ async fn own_license(app: &App, tenant_id: TenantId, license_id: &str) -> Result
     }
 }
 
-/// The version that an If-Match names; `None` for `*`. What is not an ETag of ours never matches.
-pub(super) fn version_named(if_match: &str) -> Option<Result<i64, Problem>> {
-    let named = if_match.trim();
-    if named == "*" {
+/// The version that an If-Match asks for, given the one there is; `None` for `*`. A list matches if one of it does
+/// (RFC 9110, section 13.1.1); what is not an ETag of ours never does.
+pub(super) fn version_asked(if_match: &str, current: i64) -> Option<i64> {
+    if if_match.trim() == "*" {
         return None;
     }
-    let version = named.trim_start_matches("W/").trim_matches('"').parse();
-    Some(version.map_err(|_| Problem::PreconditionFailed))
+    let tag = etag(current);
+    let matches = if_match.split(',').any(|named| named.trim() == tag);
+    Some(if matches { current } else { NO_VERSION })
 }
+
+/// A version that nothing ever has.
+const NO_VERSION: i64 = -1;
 
 fn terms(body: LicenseBody) -> Result<LicenseTerms, Problem> {
     let missing = |field: &'static str| move || Problem::field(field, "is missing");
@@ -275,13 +293,20 @@ fn parse(body: LicenseBody) -> Result<LicenseChange, Problem> {
         }
         features.into_iter().map(|feature| text("features", feature, 64)).collect::<Result<Vec<_>, _>>()
     });
+    let valid_from = time("valid_from", body.valid_from)?;
+    let valid_until = time("valid_until", body.valid_until)?;
+    if let (Some(Some(from)), Some(Some(until))) = (valid_from, valid_until)
+        && from >= until
+    {
+        return Err(Problem::field("valid_until", "must be after valid_from"));
+    }
     Ok(LicenseChange {
         plan: body.plan.map(|plan| text("plan", plan, 64)).transpose()?,
         seats_total: body.seats_total.map(Seats::new).transpose().map_err(Problem::value("seats_total"))?,
         active: body.active,
         features: features.transpose()?,
-        valid_from: time("valid_from", body.valid_from)?,
-        valid_until: time("valid_until", body.valid_until)?,
+        valid_from,
+        valid_until,
         offline_grace_seconds: grace,
     })
 }

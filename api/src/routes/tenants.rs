@@ -17,6 +17,9 @@ use crate::routes::licenses::SeatCount;
 /// The product of a tenant's first license.
 const FIRST_PRODUCT: &str = "coditect";
 
+/// Whom requests that concern no tenant are counted for.
+const NOBODYS: TenantId = TenantId(uuid::Uuid::nil());
+
 /// The operations.
 pub struct TenantRoutes(pub App);
 
@@ -76,6 +79,7 @@ impl TenantRoutes {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         Authenticator::require_platform_admin(&caller)?;
+        app.limits.check(NOBODYS, &caller.user_id)?;
         let terms = parse(body.parse()?)?;
         let product = Product::new(FIRST_PRODUCT).map_err(Problem::value("product"))?;
         let new = NewTenant { terms, features: Vec::new(), product };
@@ -98,7 +102,10 @@ impl TenantRoutes {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let own = match Authenticator::require_platform_admin(&caller) {
-            Ok(()) => None,
+            Ok(()) => {
+                app.limits.check(NOBODYS, &caller.user_id)?;
+                None
+            }
             Err(_) => {
                 let own = app.authenticator.tenant_of(&caller).await?;
                 Some(app.authenticator.on_tenant(&caller, &own.to_string(), &[Role::TenantAdmin]).await?)

@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use google_cloud_auth::credentials::anonymous;
+use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
+use google_cloud_gax::options::RequestOptionsBuilder as _;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
 use google_cloud_kms_v1::client::KeyManagementService;
@@ -23,8 +25,13 @@ use super::{PublicKey, Signer, SigningError};
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(800);
 const ATTEMPTS: u32 = 3;
 
-/// Most versions of one key that are looked at.
+/// Longest time of all attempts together; and the pause before another one, at random up to these, doubling.
+const TOTAL_TIMEOUT: Duration = Duration::from_millis(2_500);
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+
+/// Most versions of one key that are published, the newest; and most that are looked at.
 const MAX_VERSIONS: usize = 64;
+const MAX_LISTED: usize = 2_000;
 
 /// Keys of Google Cloud KMS: all enabled versions of one key, or a single version.
 pub struct KmsSigner {
@@ -40,8 +47,11 @@ impl KmsSigner {
     /// # Errors
     /// When the client cannot be built, e.g. for want of credentials.
     pub async fn connect(key: &str, endpoint: Option<&str>) -> Result<Self, SigningError> {
+        let setting = |error: &dyn std::fmt::Display| SigningError::Setting(format!("KMS: {error}"));
+        let pauses = ExponentialBackoffBuilder::new().with_initial_delay(PAUSE.0).with_maximum_delay(PAUSE.1);
         let mut builder = KeyManagementService::builder()
-            .with_retry_policy(Aip194Strict.with_attempt_limit(ATTEMPTS))
+            .with_retry_policy(Aip194Strict.with_attempt_limit(ATTEMPTS).with_time_limit(TOTAL_TIMEOUT))
+            .with_backoff_policy(pauses.build().map_err(|error| setting(&error))?)
             .with_attempt_timeout(ATTEMPT_TIMEOUT);
         if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
@@ -49,7 +59,7 @@ impl KmsSigner {
                 builder = builder.with_credentials(anonymous::Builder::new().build());
             }
         }
-        let client = builder.build().await.map_err(|error| SigningError::Setting(format!("KMS: {error}")))?;
+        let client = builder.build().await.map_err(|error| setting(&error))?;
         Ok(Self { client, key: key.to_owned(), versions: ArcSwap::default() })
     }
 
@@ -59,17 +69,21 @@ impl KmsSigner {
             return Ok(vec![self.key.clone()]);
         }
         let mut listed = self.client.list_crypto_key_versions().set_parent(&self.key).by_item();
-        let mut names = Vec::new();
+        let (mut names, mut looked_at) = (Vec::new(), 0);
         while let Some(version) = listed.next().await {
             let version = version.map_err(unavailable)?;
             let usable = version.state == CryptoKeyVersionState::Enabled
                 && version.algorithm == CryptoKeyVersionAlgorithm::RsaSignPkcs14096Sha256;
-            if usable && names.len() < MAX_VERSIONS {
+            if usable {
                 names.push(version.name);
+            }
+            looked_at += 1;
+            if looked_at >= MAX_LISTED {
+                break;
             }
         }
         names.sort_by_key(|name| name.rsplit('/').next().and_then(|n| n.parse::<u64>().ok()));
-        Ok(names)
+        Ok(names.split_off(names.len().saturating_sub(MAX_VERSIONS)))
     }
 
     async fn public_key(&self, version: &str) -> Result<PublicKey, SigningError> {
@@ -94,6 +108,8 @@ impl KmsSigner {
             .set_name(version)
             .set_digest_crc32c(i64::from(crc32c::crc32c(&digest)))
             .set_digest(Digest::new().set_sha256(digest))
+            // A POST is not tried again unless it is said to be harmless; a second signature is.
+            .with_idempotency(true)
             .send()
             .await
             .map_err(unavailable)?;

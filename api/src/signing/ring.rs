@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use super::{LicenseClaims, PublicKey, Signer, SigningError};
 
-/// How long a new key is published before it signs.
-const PUBLISHED_BEFORE_USE: Duration = Duration::from_secs(3_660);
+/// How long a new key is published before it signs: an hour that clients keep a set, and an hour in which a replica
+/// that cannot look at the others' keys would still publish an old one.
+const PUBLISHED_BEFORE_USE: Duration = Duration::from_secs(7_200);
 
 /// Longest grace of any license: a year, the most that a license can say.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3_600);

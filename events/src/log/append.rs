@@ -55,6 +55,8 @@ pub struct NewEvent {
     pub request_id: Option<String>,
     /// Stored by `seat_acquired`, forgotten by `seat_released`.
     pub key: Option<IdempotencyKey>,
+    /// A release of a grant that could not be answered: refused once somebody else was answered with the session.
+    pub give_back: bool,
 }
 
 /// The `Idempotency-Key` of an acquire.
@@ -92,6 +94,8 @@ pub struct HeartbeatWrite {
     pub user_id: UserId,
     /// The request.
     pub request_id: Option<String>,
+    /// Of an acquire that renewed; stored unless another session has it.
+    pub key: Option<IdempotencyKey>,
 }
 
 /// The answer: what is not refused is written.
@@ -148,6 +152,13 @@ pub enum Refused {
         /// The session that would have been.
         session: SessionId,
     },
+    /// Not given back: somebody was answered with the session since.
+    Renewed {
+        /// The stream.
+        stream: Uuid,
+        /// The session.
+        session: SessionId,
+    },
     /// The Idempotency-Key belongs to another session.
     KeyTaken {
         /// The stream.
@@ -170,7 +181,6 @@ pub enum Refused {
         session: SessionId,
     },
     /// A heartbeat whose pool does not accept.
-    #[serde(alias = "license_inactive")]
     LicenseInactive {
         /// The session.
         session: SessionId,
@@ -203,6 +213,7 @@ impl Refused {
             | Self::NotLapsed { stream, .. }
             | Self::UserUnknown { stream, .. }
             | Self::UserRemoved { stream, .. }
+            | Self::Renewed { stream, .. }
             | Self::KeyTaken { stream, .. }
             | Self::NameTaken { stream, .. } => Some(*stream),
             _ => None,
@@ -241,6 +252,7 @@ struct Columns<'a> {
     d_data: Vec<Value>,
     d_key: Vec<Option<&'a str>>,
     d_hash: Vec<Option<&'a [u8]>>,
+    d_give_back: Vec<bool>,
 }
 
 impl<'a> Columns<'a> {
@@ -272,6 +284,7 @@ impl<'a> Columns<'a> {
         self.d_data.push(data);
         self.d_key.push(new.key.as_ref().map(|key| key.key.as_str()));
         self.d_hash.push(new.key.as_ref().map(|key| key.request_hash.as_slice()));
+        self.d_give_back.push(new.give_back);
         Ok(())
     }
 }
@@ -298,6 +311,10 @@ impl EventLog {
         let h_session: Vec<Uuid> = beats.iter().map(|beat| beat.session_id.0).collect();
         let h_user: Vec<&str> = beats.iter().map(|beat| beat.user_id.as_str()).collect();
         let h_request: Vec<Option<&str>> = beats.iter().map(|beat| beat.request_id.as_deref()).collect();
+        let h_key: Vec<Option<&str>> =
+            beats.iter().map(|beat| beat.key.as_ref().map(|key| key.key.as_str())).collect();
+        let h_hash: Vec<Option<&[u8]>> =
+            beats.iter().map(|beat| beat.key.as_ref().map(|key| key.request_hash.as_slice())).collect();
         let ttl_ms = i32::try_from(batch.ttl.as_millis()).unwrap_or(i32::MAX);
 
         let statement = connection.prepare_cached(APPEND).await?;
@@ -323,6 +340,7 @@ impl EventLog {
                     &columns.d_data,
                     &columns.d_key,
                     &columns.d_hash,
+                    &columns.d_give_back,
                     &n_stream,
                     &n_scope,
                     &n_name,
@@ -332,6 +350,8 @@ impl EventLog {
                     &h_session,
                     &h_user,
                     &h_request,
+                    &h_key,
+                    &h_hash,
                 ],
             )
             .await?;

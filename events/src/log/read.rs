@@ -27,6 +27,9 @@ pub struct EventFilter {
     pub to: Option<Time>,
 }
 
+/// Longest time that a page waits for transactions under way.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(300);
+
 const COLUMNS: &str = "event_id, xid::text::bigint as xid, position, (select epoch from log_epoch) as epoch, tenant_id, \
      stream_id, version, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
 
@@ -59,6 +62,7 @@ impl EventLog {
         limit: i64,
     ) -> Result<Vec<Recorded>, LogError> {
         let client = self.database.get().await?;
+        settle(&client).await?;
         let session = filter.session_id.map(|id| id.0);
         let user = filter.user_id.as_ref().map(UserId::as_str);
         let from = filter.from.map(Time::as_datetime);
@@ -97,6 +101,22 @@ impl EventLog {
         let client = self.database.get().await?;
         Ok(client.query_one("select epoch from log_epoch", &[]).await?.get(0))
     }
+}
+
+/// Waits, for a moment at most, until every transaction that runs now has ended: so whoever was answered before it
+/// asked finds its own events. A long transaction anywhere in the cluster only makes the page shorter.
+async fn settle(client: &deadpool_postgres::Object) -> Result<(), LogError> {
+    const SNAPSHOT: &str = "select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+                            from pg_current_snapshot() s";
+    let statement = client.prepare_cached(SNAPSHOT).await?;
+    let row = client.query_one(&statement, &[]).await?;
+    let (mut oldest, horizon): (i64, i64) = (row.get(0), row.get(1));
+    let begun = std::time::Instant::now();
+    while oldest < horizon && begun.elapsed() < SETTLE {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        oldest = client.query_one(&statement, &[]).await?.get(0);
+    }
+    Ok(())
 }
 
 /// An event out of a row of [`COLUMNS`].

@@ -1,7 +1,11 @@
 //! The life of an acquire at the edge: who asks, what it may have, sign beside the append, answer.
 
+use std::pin::pin;
+
 use actors::{AcquireSeat, Answer, Grant, Preview, Reason, Request};
 use events::{HardwareId, IdempotencyKey, LicenseId, MachineName, Product, TenantId};
+use futures_util::future::{Either, select};
+use poem::http::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
@@ -35,12 +39,12 @@ pub(super) async fn acquire(
     app: &App,
     credentials: &Credentials,
     request_id: &str,
-    key: Option<String>,
+    keys: &[HeaderValue],
     body: &Body<AcquireBody>,
 ) -> Result<Acquired, Problem> {
     let caller = app.authenticator.verify(credentials.token(body.peek("jwt_token"))).await?;
     let request = request(request_id);
-    let checked = within(&request, check(app, caller, request.clone(), key, body)).await?;
+    let checked = within(&request, check(app, caller, request.clone(), keys, body)).await?;
     // In a task of its own: a client that hangs up must not leave a grant that nobody takes back.
     let app = app.clone();
     let span = tracing::Span::current();
@@ -53,7 +57,7 @@ async fn check(
     app: &App,
     caller: Caller,
     request: Request,
-    key: Option<String>,
+    keys: &[HeaderValue],
     body: &Body<AcquireBody>,
 ) -> Result<Checked, Problem> {
     let tenant_id = tenant_of(app, &caller).await?;
@@ -65,13 +69,13 @@ async fn check(
     if body.peek("user_id").is_some_and(|user_id| user_id != caller.user_id.as_str()) {
         return Err(Problem::UserMismatch);
     }
-    let seat = parse(&caller, body, key)?;
+    let seat = parse(&caller, body, keys)?;
     let license_id = license_id.ok_or(Problem::LicenseNotFound)?;
     tracing::Span::current().record("license_id", tracing::field::display(license_id));
     Ok(Checked { tenant_id, license_id, caller, seat, request })
 }
 
-fn parse(caller: &Caller, body: &Body<AcquireBody>, key: Option<String>) -> Result<AcquireSeat, Problem> {
+fn parse(caller: &Caller, body: &Body<AcquireBody>, keys: &[HeaderValue]) -> Result<AcquireSeat, Problem> {
     let fields = body.parse()?;
     if let Some(product) = &fields.product {
         Product::new(product).map_err(Problem::value("product"))?;
@@ -79,15 +83,20 @@ fn parse(caller: &Caller, body: &Body<AcquireBody>, key: Option<String>) -> Resu
     let hardware_id = HardwareId::new(&fields.hardware_id).map_err(Problem::value("hardware_id"))?;
     let machine_name =
         fields.machine_name.map(MachineName::new).transpose().map_err(Problem::value("machine_name"))?;
-    let key = key.map(|key| idempotency_key(key, body)).transpose()?;
+    let key = match keys {
+        [] => None,
+        [key] => Some(idempotency_key(key, body)?),
+        _ => return Err(Problem::field("Idempotency-Key", "must be sent once")),
+    };
     Ok(AcquireSeat { user_id: caller.user_id.clone(), hardware_id, machine_name, key })
 }
 
-fn idempotency_key(key: String, body: &Body<AcquireBody>) -> Result<IdempotencyKey, Problem> {
-    let length = key.chars().count();
-    if !(1..=MAX_KEY).contains(&length) || key.chars().any(char::is_control) {
-        return Err(Problem::field("Idempotency-Key", "must be 1 to 128 printable characters"));
+fn idempotency_key(key: &HeaderValue, body: &Body<AcquireBody>) -> Result<IdempotencyKey, Problem> {
+    let key = key.as_bytes();
+    if !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(|b| (0x20..0x7f).contains(b)) {
+        return Err(Problem::field("Idempotency-Key", "must be 1 to 128 printable ASCII characters"));
     }
+    let key = String::from_utf8_lossy(key).into_owned();
     let fields = serde_json::to_vec(&body.fields_without("jwt_token")).map_err(|_| Problem::Internal)?;
     Ok(IdempotencyKey { key, request_hash: Sha256::digest(fields).to_vec() })
 }
@@ -98,13 +107,18 @@ async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
     for _ in 0..MAX_ROUNDS {
         within(&asked.request, ensure_member(&app.members, asked.tenant_id, &asked.caller, &request_id))
             .await?;
-        if let Some(known) = within(&asked.request, by_key(app, &asked)).await? {
+        if let Some(known) = by_key(app, &asked).await? {
             return known;
         }
         let (answer, signed) = ask_pool(app, &asked).await?;
         match answer {
             Answer::Granted(grant) => return answer_grant(app, &asked, grant, signed, "granted").await,
-            Answer::Renewed(grant) => return answer_grant(app, &asked, grant, signed, "renewed").await,
+            Answer::Renewed(grant) => {
+                if let Some(conflict) = key_of_another(app, &asked, &grant).await? {
+                    return Err(conflict);
+                }
+                return answer_grant(app, &asked, grant, signed, "renewed").await;
+            }
             Answer::Denied { reason: Reason::NoSeatsAvailable, used, total } => {
                 return Err(Problem::NoSeatsAvailable { used, total });
             }
@@ -125,21 +139,34 @@ async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
 /// What an Idempotency-Key that is known already leads to.
 async fn by_key(app: &App, asked: &Checked) -> Result<Option<Result<Acquired, Problem>>, Problem> {
     let Some(key) = &asked.seat.key else { return Ok(None) };
-    let Some(known) = app.log().find_key(asked.tenant_id, &asked.caller.user_id, &key.key).await? else {
-        return Ok(None);
+    let look = async {
+        let known = app.log().find_key(asked.tenant_id, &asked.caller.user_id, &key.key).await?;
+        let end = match &known {
+            Some(known) => app.log().session_end(known.session_id).await?,
+            None => None,
+        };
+        Ok(known.map(|known| (known, end)))
     };
+    let Some((known, end)) = within(&asked.request, look).await? else { return Ok(None) };
     if known.request_hash != key.request_hash {
         let why = "The Idempotency-Key was used with another body.".to_owned();
         return Ok(Some(Err(Problem::Conflict { why })));
     }
-    match app.log().session_end(known.session_id).await? {
-        Some(end) => Ok(Some(Err(Problem::SessionEnded(end)))),
-        None => {
-            let mut keyless = Checked { license_id: known.license_id, ..asked.clone() };
-            keyless.seat.key = None;
-            renew_known(app, &keyless, known.session_id).await.map(Some)
-        }
+    if let Some(end) = end {
+        return Ok(Some(Err(Problem::SessionEnded(end))));
     }
+    let mut keyless = Checked { license_id: known.license_id, ..asked.clone() };
+    keyless.seat.key = None;
+    renew_known(app, &keyless, known.session_id).await.map(Some)
+}
+
+/// A renewal stores its key, unless another session got it at the same instant: then the two requests differ.
+async fn key_of_another(app: &App, asked: &Checked, grant: &Grant) -> Result<Option<Problem>, Problem> {
+    let Some(key) = &asked.seat.key else { return Ok(None) };
+    let find = async { Ok(app.log().find_key(asked.tenant_id, &asked.caller.user_id, &key.key).await?) };
+    let known = within(&asked.request, find).await?;
+    let why = "The Idempotency-Key was used with another body.".to_owned();
+    Ok(known.filter(|known| known.session_id != grant.session_id).map(|_| Problem::Conflict { why }))
 }
 
 /// Renews the session of a known key. Should it end meanwhile, the answer is that it has, never a new grant.
@@ -184,8 +211,11 @@ async fn ask_pool(
         Some((grant.session_id, signed))
     };
     let acquire = app.pools.acquire(asked.license_id, asked.seat.clone(), preview, &asked.request);
-    let (answer, signed) = tokio::join!(acquire, sign_early);
-    Ok((answer?, signed))
+    // A refusal is not held up by a preview that never came.
+    match select(pin!(acquire), pin!(sign_early)).await {
+        Either::Left((answer, signing)) => Ok((answer?, signing.await)),
+        Either::Right((signed, acquire)) => Ok((acquire.await?, signed)),
+    }
 }
 
 async fn sign(
@@ -234,7 +264,7 @@ async fn answer_grant(
         public_key: signed.public_key,
         status: status.to_owned(),
         next_heartbeat_at: app.next_heartbeat().to_string(),
-        heartbeat_interval_seconds: app.terms.session.heartbeat_interval_seconds,
+        heartbeat_interval_seconds: app.terms.session.told_interval_seconds(),
         session_ttl_seconds: app.terms.session.session_ttl_seconds,
         seats: SeatCount { used: grant.used, total: grant.total.get() },
     })
@@ -244,8 +274,7 @@ async fn answer_grant(
 async fn give_back(app: &App, asked: &Checked, grant: &Grant) {
     let request = request(asked.request.request_id.as_deref().unwrap_or_default());
     let key = asked.seat.key.clone();
-    let user_id = grant.user_id.clone();
-    if let Err(error) = app.pools.release(asked.license_id, grant.session_id, user_id, key, &request).await {
+    if let Err(error) = app.pools.give_back(asked.license_id, grant, key, &request).await {
         tracing::warn!(%error, session_id = %grant.session_id, "a seat was not given back: it lapses");
     }
 }

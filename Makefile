@@ -3,15 +3,22 @@
 
 CARGO ?= cargo
 
-.PHONY: run test lint bench coverage engines
+.PHONY: run test test-server test-sdk lint bench coverage engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
 	@exec target/debug/coditect-license dev
 
-test: engines ## every test, on real engines that are started and ended here
+test: test-server test-sdk ## every test, on real engines that are started and ended here
+
+test-server: engines ## the service's tests
 	@$(CARGO) build --quiet --package engines
 	target/debug/engines run --fast -- $(CARGO) test --workspace --all-features
+
+test-sdk: engines ## the Python SDK's tests, against the real server
+	@scripts/install-python.sh
+	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
+	sdk/python/run-tests.sh
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --all --check
@@ -21,6 +28,8 @@ lint: ## format, clippy, documentation
 bench: engines ## load generator against a release build; prints a table, asserts nothing
 	$(CARGO) build --release --package api --bin coditect-license --package loadtests
 	target/release/loadtests bench $(BENCH_ARGS)
+	@scripts/install-python.sh
+	sdk/python/bench.py
 
 coverage: engines ## line coverage of the workspace (needs cargo-llvm-cov: cargo install cargo-llvm-cov)
 	@$(CARGO) build --quiet --package engines

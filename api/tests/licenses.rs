@@ -63,6 +63,10 @@ async fn the_token_verifies_offline_with_the_published_key() {
 
     let jwks = app.http.get(format!("{}/.well-known/jwks.json", app.url())).send().await.unwrap();
     assert_eq!(jwks.headers()["cache-control"], "public, max-age=3600");
+    let etag = jwks.headers()["etag"].clone();
+    let url = format!("{}/.well-known/jwks.json", app.url());
+    let same = app.http.get(url).header("If-None-Match", etag).send().await.unwrap();
+    assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
     let set: JwkSet = jwks.json().await.unwrap();
     let header = decode_header(token).unwrap();
     assert_eq!((header.alg, header.typ.as_deref()), (Algorithm::RS256, Some("JWT")));

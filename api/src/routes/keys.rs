@@ -1,8 +1,9 @@
 //! The keys that verify license tokens; nobody has to say who it is.
 
-use poem_openapi::payload::{Json, Response};
-use poem_openapi::types::Any;
-use poem_openapi::{Object, OpenApi};
+use poem::http::header;
+use poem_openapi::payload::Json;
+use poem_openapi::types::{Any, ToJSON};
+use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
 
 use crate::app::App;
@@ -31,24 +32,48 @@ struct JwkSet {
     keys: Vec<Any<Value>>,
 }
 
+/// What a client may keep for a while, and ask about with If-None-Match.
+#[derive(ApiResponse)]
+enum Kept<T: ToJSON> {
+    /// The keys
+    #[oai(status = 200)]
+    New(Json<T>, #[oai(header = "Cache-Control")] String, #[oai(header = "ETag")] String),
+    /// What the client has is current
+    #[oai(status = 304)]
+    Same(#[oai(header = "Cache-Control")] String, #[oai(header = "ETag")] String),
+}
+
+fn keep<T: ToJSON>(request: &poem::Request, body: T, etag: String) -> Kept<T> {
+    let known =
+        request.headers().get_all(header::IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let known = known.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    if known.into_iter().any(|tag| tag == etag || tag == "*") {
+        Kept::Same(CACHE.to_owned(), etag)
+    } else {
+        Kept::New(Json(body), CACHE.to_owned(), etag)
+    }
+}
+
 #[OpenApi]
 impl Keys {
     /// The key that signs license tokens now
     #[oai(path = "/api/v1/public-key", method = "get", operation_id = "public_key")]
-    async fn public_key(&self) -> Response<Json<PublicKeyBody>> {
+    async fn public_key(&self, request: &poem::Request) -> Kept<PublicKeyBody> {
         let key = self.0.ring.current();
+        let etag = format!("\"{}\"", key.kid);
         let body = PublicKeyBody { kid: key.kid, alg: "RS256".to_owned(), public_key: key.pem };
-        Response::new(Json(body)).header("Cache-Control", CACHE)
+        keep(request, body, etag)
     }
 
     /// Every key that can still verify an unexpired license token
     #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "jwks")]
-    async fn jwks(&self) -> Response<Json<JwkSet>> {
+    async fn jwks(&self, request: &poem::Request) -> Kept<JwkSet> {
         let mut set = self.0.ring.jwk_set();
         let keys = match set["keys"].take() {
             Value::Array(keys) => keys.into_iter().map(Any).collect(),
             _ => Vec::new(),
         };
-        Response::new(Json(JwkSet { keys })).header("Cache-Control", CACHE)
+        let etag = format!("\"{}\"", self.0.ring.fingerprint());
+        keep(request, JwkSet { keys }, etag)
     }
 }

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::EventLog;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{LicenseClaims, PublicKey, Signer, SigningError};
 
@@ -86,6 +87,14 @@ impl KeyRing {
     pub fn jwk_set(&self) -> Value {
         let keys = self.keys.load();
         json!({ "keys": keys.published.iter().map(PublicKey::jwk).collect::<Vec<_>>() })
+    }
+
+    /// Changes whenever the set of published keys does.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let keys = self.keys.load();
+        let kids: Vec<_> = keys.published.iter().map(|key| key.kid.as_str()).collect();
+        URL_SAFE_NO_PAD.encode(Sha256::digest(kids.join(" ").as_bytes()))
     }
 
     /// Signs a license token with the key of the moment.

@@ -11,12 +11,16 @@
 --
 -- Replies
 --   synced
+--   unknown_pool  nothing to add to: it must be written whole
 --   stale   the mirror is of a later version than 2: the caller reads the log first
 local version = tonumber(redis.call('HGET', KEYS[1], 'version')) or 0
 if ARGV[1] ~= 'force' and version > tonumber(ARGV[2]) then
   return 'stale'
 end
 
+if ARGV[1] == 'add' and redis.call('HEXISTS', KEYS[1], 'limit') == 0 then
+  return 'unknown_pool'
+end
 if ARGV[1] ~= 'add' then
   redis.call('DEL', KEYS[2], KEYS[3])
   redis.call('ZADD', KEYS[2], '-inf', 'sentinel')

@@ -183,7 +183,7 @@ begin
     left join seats t on d.type = 'seat_expired' and t.session_id = d.session
     where d.stream <> all (v_bad)
     order by d.n
-    on conflict do nothing;
+    on conflict (class, event_id) do nothing;
 
     update streams s set version = s.version + c.n, last_at = greatest(s.last_at, at)
     from (select d.stream, count(*) as n from unnest(d_stream, d_type) d(stream, type)
@@ -230,7 +230,7 @@ begin
     select 'heartbeat', event, tenant_id, stream_id, 'seat_heartbeat', 1, session_id, user_id, hardware_id, at, request,
            jsonb_build_object('deadline', event_time(v_deadline))
     from moved
-    on conflict do nothing;
+    on conflict (class, event_id) do nothing;
     get diagnostics v_moved = row_count;
 
     -- A heartbeat that moved nothing: already written by an earlier sending, moved by another of this statement,

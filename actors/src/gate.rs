@@ -235,7 +235,7 @@ impl Gate {
             return Some(false);
         }
         for chunk in seats[first..].chunks(SYNC_CHUNK) {
-            self.sync_call(license_id, "add", version, limit, chunk).await?;
+            self.sync_call(license_id, "add", version, limit, chunk).await?.then_some(())?;
         }
         metrics::counter!("license_mirror_repairs_total").increment(1);
         Some(true)

@@ -3,7 +3,6 @@
 //! A pool's own timer is first; what it missed (it is stopped, its replica is gone, its mirror has a ghost) is found
 //! here by the index over `seats.deadline`. Two replicas may find the same: the second one's append is refused.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -16,7 +15,7 @@ const EVERY: Duration = Duration::from_millis(500);
 /// How long overdue a seat is before it is the reaper's: the pool's own timer goes first.
 const SLACK_MS: i64 = 400;
 
-/// Most seats of one look.
+/// Most pools of one look.
 const LIMIT: i64 = 2_000;
 
 /// Pools served at a time.
@@ -47,8 +46,7 @@ pub async fn reap(pools: Pools) {
 }
 
 async fn look(pools: &Pools) -> Result<(), events::LogError> {
-    let lapsed = pools.log().lapsed_seats(SLACK_MS, LIMIT).await?;
-    let overdue: BTreeSet<_> = lapsed.iter().map(|seat| seat.license_id).collect();
+    let overdue = pools.log().lapsed_pools(SLACK_MS, LIMIT).await?;
     futures_util::stream::iter(overdue)
         .for_each_concurrent(AT_A_TIME, |license_id| async move {
             let request = Request { request_id: None, deadline: Instant::now() + PATIENCE };

@@ -58,8 +58,24 @@ impl Table {
         self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&license_id).cloned()
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.pools.read().unwrap_or_else(PoisonError::into_inner).len() < MAX_POOLS
+    /// When the table is full: takes out the hundredth part that was asked the longest ago, of those that nobody asks
+    /// now. What they hold is in the log.
+    pub(crate) fn make_room(&self) -> Vec<Handle> {
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        if pools.len() < MAX_POOLS {
+            return Vec::new();
+        }
+        let idle = pools.iter().filter(|(_, handle)| handle.permits.available_permits() == MAILBOX);
+        let mut by_age: Vec<_> =
+            idle.map(|(id, handle)| (handle.last_asked.load(Ordering::Relaxed), *id)).collect();
+        by_age.sort_unstable();
+        let oldest = by_age.into_iter().take(MAX_POOLS / 100).filter_map(|(_, id)| pools.remove(&id));
+        let taken: Vec<_> = oldest.collect();
+        for handle in &taken {
+            handle.permits.close();
+        }
+        count(&pools);
+        taken
     }
 
     pub(crate) fn insert(&self, license_id: LicenseId, actor: PoolRef) -> Handle {
@@ -118,9 +134,6 @@ pub enum NoAnswer {
     /// Too much waits already.
     #[error("the pool has too much to do")]
     Overloaded,
-    /// There is no such pool.
-    #[error("no such license")]
-    NoSuchPool,
 }
 
 /// Who asks, and how long it waits.

@@ -137,8 +137,8 @@ impl PoolSupervisor {
         if let Some(handle) = self.table.get(license_id) {
             return Some(handle);
         }
-        if !self.table.has_room() {
-            return None;
+        for handle in self.table.make_room() {
+            handle.actor.stop(Some("room for another".to_owned()));
         }
         let pool = Pool { context: self.context.clone(), license_id };
         match Actor::spawn_linked(None, pool, (), me.get_cell()).await {

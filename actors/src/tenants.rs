@@ -188,7 +188,7 @@ impl Tenants {
     /// # Errors
     /// When the log cannot be read.
     pub async fn license(&self, license_id: LicenseId) -> Result<Option<PoolState>, LogError> {
-        load(&self.log, &self.writer, license_id).await
+        Ok(load(&self.log, &self.writer, license_id).await?.map(|loaded| loaded.state))
     }
 }
 

@@ -165,6 +165,13 @@ async fn dispatch(
 ) {
     let mut held_over = None;
     while let Some(lane) = lanes.recv().await {
+        // Also while there is always more to write than one statement holds, the beacon has its turn.
+        if let Ok(done) = ticks.try_recv() {
+            if lane.send(Work::Tick(done)).await.is_err() {
+                return;
+            }
+            continue;
+        }
         let work = match held_over.take() {
             Some(first) => {
                 let group;
@@ -334,11 +341,11 @@ async fn send_until_known(
             Err(error @ LogError::Unknown(_)) => {
                 tracing::warn!(%error, "the outcome of an append is unknown: sending it again");
                 maybe_written = true;
-                *connection = None;
+                discard(connection);
                 set_up(shared, false);
             }
             Err(error @ LogError::Unavailable(_)) => {
-                *connection = None;
+                discard(connection);
                 set_up(shared, false);
                 if !maybe_written {
                     return Err(error);
@@ -360,6 +367,13 @@ async fn send(
     tokio::time::timeout(ANSWER_TIMEOUT, EventLog::append_on(client, batch))
         .await
         .unwrap_or_else(|_| Err(LogError::Unknown("no answer in time".to_owned())))
+}
+
+/// Closes a connection that may still have a statement under way: the pool must not hand it to anybody.
+fn discard(connection: &mut Option<deadpool_postgres::Object>) {
+    if let Some(connection) = connection.take() {
+        drop(deadpool_postgres::Object::take(connection));
+    }
 }
 
 async fn open<'a>(
@@ -404,11 +418,11 @@ async fn tick(shared: &Shared, connection: &mut Option<deadpool_postgres::Object
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the beacon was not ticked");
-            *connection = None;
+            discard(connection);
             set_up(shared, false);
         }
         Err(_) => {
-            *connection = None;
+            discard(connection);
             set_up(shared, false);
         }
     }

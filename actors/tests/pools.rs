@@ -1,6 +1,6 @@
 //! Pools on real engines: batches, supervision, a mirror that lies, a Redis that comes and goes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is wrong")]
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod support;
 

@@ -219,7 +219,12 @@ impl App {
         Ok(found)
     }
 
-    /// Forgets which licenses a tenant has: one was issued, switched, or refused.
+    /// Forgets which license of a product a tenant has: it was refused.
+    pub(crate) async fn forget_license(&self, tenant_id: TenantId, product: &Product) {
+        self.licenses.invalidate(&(tenant_id, product.clone())).await;
+    }
+
+    /// Forgets which licenses a tenant has: one was issued or switched.
     pub(crate) async fn forget_licenses(&self, tenant_id: TenantId) {
         for (key, _) in &self.licenses {
             if key.0 == tenant_id {

@@ -74,16 +74,12 @@ impl Authenticator {
         Ok(tenant_id)
     }
 
-    /// Lets a caller act on a tenant: a platform admin on any, others on their own if they have one of the roles.
+    /// The tenant that a path names, as far as it exists for the caller: a platform admin sees all, others their own.
+    /// The request is counted.
     ///
     /// # Errors
-    /// 404 for another's tenant, whatever the caller's roles; 403 without a role that may.
-    pub async fn on_tenant(
-        &self,
-        caller: &Caller,
-        named: &str,
-        allowed: &[Role],
-    ) -> Result<TenantId, Problem> {
+    /// 404 for another's tenant, whatever the caller's roles; 429.
+    pub async fn of_tenant(&self, caller: &Caller, named: &str) -> Result<TenantId, Problem> {
         let named: Option<TenantId> = named.parse().ok();
         if caller.roles.contains(&Role::PlatformAdmin) {
             let tenant_id = named.ok_or(Problem::TenantNotFound)?;
@@ -95,27 +91,43 @@ impl Authenticator {
         }
         let own = self.tenant_of(caller).await?;
         self.limits.check(own, &caller.user_id)?;
-        if named != Some(own) {
-            return Err(Problem::TenantNotFound);
+        if named == Some(own) { Ok(own) } else { Err(Problem::TenantNotFound) }
+    }
+
+    /// Lets a caller of a tenant act on it: a platform admin always, others with one of the roles.
+    ///
+    /// # Errors
+    /// 403.
+    pub async fn authorize(
+        &self,
+        caller: &Caller,
+        tenant_id: TenantId,
+        allowed: &[Role],
+    ) -> Result<(), Problem> {
+        if caller.roles.contains(&Role::PlatformAdmin) {
+            return Ok(());
         }
-        let roles = self.roles(caller, own).await?;
+        let roles = self.roles(caller, tenant_id).await?;
         if allowed.iter().any(|role| roles.contains(role)) {
-            Ok(own)
+            Ok(())
         } else {
             Err(Problem::Forbidden { why: "None of the caller's roles may do this." })
         }
     }
 
-    /// Lets a caller see one thing of a tenant: what is not there is 404 for everybody, before roles are asked.
+    /// [`Authenticator::of_tenant`], then [`Authenticator::authorize`].
     ///
     /// # Errors
-    /// As [`Authenticator::on_tenant`].
-    pub async fn of_tenant(&self, caller: &Caller, named: &str) -> Result<TenantId, Problem> {
-        if caller.roles.contains(&Role::PlatformAdmin) {
-            return self.on_tenant(caller, named, &[]).await;
-        }
-        let own = self.tenant_of(caller).await?;
-        if named.parse() == Ok(own) { Ok(own) } else { Err(Problem::TenantNotFound) }
+    /// As there: 404 before 403.
+    pub async fn on_tenant(
+        &self,
+        caller: &Caller,
+        named: &str,
+        allowed: &[Role],
+    ) -> Result<TenantId, Problem> {
+        let tenant_id = self.of_tenant(caller, named).await?;
+        self.authorize(caller, tenant_id, allowed).await?;
+        Ok(tenant_id)
     }
 
     /// The roles of the token and those stored with the user.

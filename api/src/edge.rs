@@ -77,7 +77,7 @@ impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
         }
         let status = response.status().as_u16().to_string();
         let taken = begun.elapsed();
-        span.in_scope(|| tracing::debug!(%status, millis = taken.as_millis(), "answered"));
+        span.in_scope(|| tracing::info!(%status, millis = taken.as_millis(), "answered"));
         let method = known_method(&method);
         metrics::counter!("license_http_requests_total", "method" => method, "route" => route, "status" => status)
             .increment(1);

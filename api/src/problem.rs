@@ -255,7 +255,6 @@ impl From<NoAnswer> for Problem {
         match error {
             NoAnswer::Unavailable => Self::Unavailable { why: "No answer in time. Try again." },
             NoAnswer::Overloaded => Self::Unavailable { why: "Too much to do. Try again." },
-            NoAnswer::NoSuchPool => Self::LicenseNotFound,
         }
     }
 }

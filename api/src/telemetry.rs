@@ -43,7 +43,9 @@ pub fn start(config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.rust_log).context("RUST_LOG")?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(true).boxed()
+        }
         LogFormat::Text => lines.boxed(),
     };
     let traces = config.otel_exporter_otlp_endpoint.as_deref().map(exporter).transpose()?;

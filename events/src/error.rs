@@ -70,9 +70,12 @@ impl From<tokio_postgres::Error> for LogError {
             SqlState::T_R_SERIALIZATION_FAILURE,
             SqlState::QUERY_CANCELED,
             SqlState::LOCK_NOT_AVAILABLE,
-            SqlState::UNIQUE_VIOLATION,
         ];
-        if rolled_back.contains(state) {
+        // A name or a stream that another statement made at the same instant: the next attempt is told so. Any other
+        // duplicate is one that will stay.
+        let made_meanwhile = *state == SqlState::UNIQUE_VIOLATION
+            && matches!(database.constraint(), Some("names_pkey" | "streams_pkey"));
+        if made_meanwhile || rolled_back.contains(state) {
             return Self::RolledBack(text);
         }
         match &state.code()[..2] {

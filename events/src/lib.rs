@@ -38,7 +38,7 @@ pub use log::append::{
 pub use log::keys::PublishedKey;
 pub use log::lookup::{ApplicableLicense, KnownKey, Member, SessionEnd, SessionPlace};
 pub use log::read::EventFilter;
-pub use log::seats::{LapsedSeat, Seat};
+pub use log::seats::Seat;
 pub use log::stream::{Snapshot, StreamHead};
 pub use migrate::{migrate, require_current_schema};
 pub use standing::Standing;

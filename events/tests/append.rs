@@ -757,7 +757,7 @@ async fn one_machine_of_a_user_has_one_seat_of_a_pool() {
     let before = world.everything().await;
     // No actor decides so; if one did, nothing would be granted.
     let error = world.log.append(&batch([pool.writes(2, [acquired(&again)])])).await.unwrap_err();
-    assert!(matches!(error, LogError::RolledBack(_)), "{error}");
+    assert!(matches!(error, LogError::Rejected(_)) && !error.is_retryable(), "{error}");
     assert_eq!(world.everything().await, before);
 
     // Its lapsed seat goes and its new one comes in one batch.

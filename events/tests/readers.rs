@@ -68,6 +68,23 @@ async fn what_took_its_position_early_and_commits_late_is_not_skipped() {
     assert!(shown[0].cursor < shown[1].cursor);
 }
 
+/// What a lag is measured by: it must not be blind to what readers may not see yet.
+#[tokio::test]
+async fn the_oldest_unread_event_is_told_before_it_may_be_read() {
+    let world = World::new().await;
+    let (busy, pool) = (world.pool().await, world.pool().await);
+    let start = everything(&world).await.last().unwrap().cursor.position;
+    assert_eq!(world.log.oldest_after(start).await.unwrap(), None);
+    let slow = world.log.database().get().await.unwrap();
+    slow.batch_execute("begin").await.unwrap();
+    EventLog::append_on(&slow, &batch([busy.writes(1, [acquired(&holder("ada"))])])).await.unwrap();
+    let at = world.write(&batch([pool.writes(1, [acquired(&holder("ada"))])])).await.at;
+    world.write(&batch([pool.writes(2, [acquired(&holder("bob"))])])).await;
+    assert_eq!(ids(&world.log.read_all(start, 10).await.unwrap()), [] as [Uuid; 0]);
+    assert_eq!(world.log.oldest_after(start).await.unwrap(), Some(at));
+    slow.batch_execute("commit").await.unwrap();
+}
+
 #[tokio::test]
 async fn what_is_rolled_back_holds_nobody_back() {
     let world = World::new().await;

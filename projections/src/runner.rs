@@ -51,31 +51,40 @@ enum Step {
     Elsewhere,
 }
 
-/// One page: rows and cursor in one transaction.
+/// One page: rows and cursor in one transaction. Looking whether there is anything new takes none, so that a runner
+/// with nothing to do holds back no reader.
 async fn step(log: &EventLog) -> Result<Step, LogError> {
-    let mut client = log.database().get().await?;
-    let transaction = client.transaction().await?;
     let name = tenants::NAME;
+    let mut client = log.database().get().await?;
+    let cursor = client
+        .query_opt(
+            "select xid::text::bigint, position from projection_cursors where projection = $1",
+            &[&name],
+        )
+        .await?;
+    let after =
+        cursor.map_or_else(Position::default, |row| Position { xid: row.get(0), position: row.get(1) });
+    let events = log.read_all(after, PAGE).await?;
+    report_lag(log, name, after, events.len()).await?;
+    let Some(last) = events.last() else { return Ok(Step::Nothing) };
+
+    let transaction = client.transaction().await?;
     // Rows and cursor go together: a crash that loses both only has them folded again. Nobody waits for the disk.
     transaction.batch_execute("set local synchronous_commit = off").await?;
     transaction
         .execute("insert into projection_cursors (projection) values ($1) on conflict do nothing", &[&name])
         .await?;
-    let cursor = transaction
+    let held = transaction
         .query_opt(
-            "select xid::text::bigint, position from projection_cursors where projection = $1 for update skip locked",
-            &[&name],
+            "select 1 from projection_cursors where projection = $1 and xid = $2::bigint::text::xid8 and position = $3
+             for update skip locked",
+            &[&name, &after.xid, &after.position],
         )
         .await?;
-    let Some(cursor) = cursor else { return Ok(Step::Elsewhere) };
-    let after = Position { xid: cursor.get(0), position: cursor.get(1) };
-    let events = log.read_all(after, PAGE).await?;
-    let now = chrono::Utc::now();
-    let lag =
-        events.first().map_or(0.0, |first| (now - first.occurred_at.as_datetime()).as_seconds_f64().max(0.0));
-    metrics::gauge!("license_projection_lag_seconds", "projection" => name).set(lag);
-    metrics::gauge!("license_projection_lag_events", "projection" => name).set(events.len() as f64);
-    let Some(last) = events.last() else { return Ok(Step::Nothing) };
+    // Another replica has the lock, or has folded this page meanwhile.
+    if held.is_none() {
+        return Ok(Step::Elsewhere);
+    }
     for recorded in &events {
         tenants::fold(&transaction, recorded).await?;
     }
@@ -87,4 +96,20 @@ async fn step(log: &EventLog) -> Result<Step, LogError> {
         .await?;
     transaction.commit().await?;
     Ok(Step::Folded)
+}
+
+/// How far behind the log a projection is: also by events that a long transaction keeps readers from.
+async fn report_lag(
+    log: &EventLog,
+    name: &'static str,
+    after: Position,
+    page: usize,
+) -> Result<(), LogError> {
+    let oldest = log.oldest_after(after).await?;
+    let now = chrono::Utc::now();
+    let seconds = oldest.map_or(0.0, |at| (now - at.as_datetime()).as_seconds_f64().max(0.0));
+    metrics::gauge!("license_projection_lag_seconds", "projection" => name).set(seconds);
+    let waiting = if page == 0 && oldest.is_some() { 1 } else { page };
+    metrics::gauge!("license_projection_lag_events", "projection" => name).set(waiting as f64);
+    Ok(())
 }

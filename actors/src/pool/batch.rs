@@ -10,7 +10,7 @@ use events::{Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, Refus
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::command::{Answer, Command, Grant};
-use super::load::{catch_up, load};
+use super::load::{Loaded, catch_up, load};
 use super::mirror::Mirror;
 use super::plan::{Asked, Outcome, Plan};
 use super::state::PoolState;
@@ -83,8 +83,12 @@ pub(crate) struct Core {
 impl Core {
     /// Out of the log. `Ok(None)`: there is no such pool.
     pub(crate) async fn load(context: &Context, license_id: LicenseId) -> Result<Option<Self>, LogError> {
-        let state = load(&context.log, &context.writer, license_id).await?;
-        Ok(state.map(|state| Self { snapshot_version: state.version, state, mirror: Mirror::default() }))
+        let loaded = load(&context.log, &context.writer, license_id).await?;
+        Ok(loaded.map(|Loaded { state, snapshot_version }| Self {
+            state,
+            snapshot_version,
+            mirror: Mirror::default(),
+        }))
     }
 }
 
@@ -274,7 +278,7 @@ impl Run<'_> {
             self.ended.extend(plan.ended);
         }
         let deadline = at.after(self.context.ttl);
-        let mut still_waiting = Vec::new();
+        let (mut still_waiting, mut lookups) = (Vec::new(), Vec::new());
         // Whoever was turned away is gone from `waiting`, but not from the plan.
         let outcomes = plan.outcomes.into_iter();
         for (slot, outcome) in std::mem::take(&mut self.waiting).into_iter().zip(outcomes) {
@@ -307,9 +311,15 @@ impl Run<'_> {
                         Some(Answer::Alive { deadline })
                     }
                     Some((_, Some(standing))) => Some(Answer::NotAccepted(standing)),
-                    Some((_, None)) => Some(self.not_held(&slot.command).await?),
+                    Some((_, None)) => {
+                        lookups.push(slot);
+                        continue;
+                    }
                 },
-                Outcome::NotHeld { .. } => Some(self.not_held(&slot.command).await?),
+                Outcome::NotHeld { .. } => {
+                    lookups.push(slot);
+                    continue;
+                }
                 Outcome::End { .. } if written => Some(match slot.command {
                     Command::Revoke { .. } => Answer::Revoked,
                     _ => Answer::Released,
@@ -323,6 +333,10 @@ impl Run<'_> {
             }
         }
         self.waiting = still_waiting;
+        if !lookups.is_empty() {
+            // Beside the batch: nobody else waits for these, and their failure is nobody else's.
+            tokio::spawn(look_up(self.context.log.clone(), self.core.state.license_id, lookups));
+        }
         if stale {
             self.caught_up = true;
             catch_up(&self.context.log, &self.context.writer, &mut self.core.state).await?;
@@ -346,25 +360,6 @@ impl Run<'_> {
         }
     }
 
-    /// What became of a session that is not held, if it ever was this user's.
-    async fn not_held(&self, command: &Command) -> Result<Answer, LogError> {
-        let (session_id, user_id) = match command {
-            Command::Heartbeat { session_id, user_id } | Command::Release { session_id, user_id, .. } => {
-                (*session_id, Some(user_id))
-            }
-            Command::Revoke { session_id, .. } => (*session_id, None),
-            Command::ChangeLicense { .. } => return Ok(Answer::Stale),
-            Command::Acquire { .. } | Command::Expire => return Ok(Answer::NotHeld { end: None }),
-        };
-        let place = self.context.log.find_session(session_id).await?;
-        let own = place.is_some_and(|place| {
-            place.license_id == self.core.state.license_id
-                && user_id.is_none_or(|user_id| place.user_id == *user_id)
-        });
-        let end = if own { self.context.log.session_end(session_id).await? } else { None };
-        Ok(Answer::NotHeld { end })
-    }
-
     /// Brings the mirror to what the log says now.
     async fn mirror(&mut self) {
         let state = &self.core.state;
@@ -374,6 +369,34 @@ impl Run<'_> {
         let forgotten = std::mem::take(&mut self.forgotten);
         self.core.mirror.follow(self.context, &mut self.core.state, ended, forgotten, self.repair).await;
     }
+}
+
+/// Answers commands whose session is not held: how it ended, if it ever was this user's.
+async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
+    for slot in slots {
+        match not_held(&log, license_id, &slot.command).await {
+            Ok(answer) => reply(slot, answer),
+            Err(error) => tracing::warn!(%error, %license_id, "an ended session was not looked up"),
+        }
+    }
+}
+
+async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> Result<Answer, LogError> {
+    let (session_id, user_id) = match command {
+        Command::Heartbeat { session_id, user_id } | Command::Release { session_id, user_id, .. } => {
+            (*session_id, Some(user_id))
+        }
+        Command::Revoke { session_id, .. } => (*session_id, None),
+        Command::Acquire { .. } | Command::Expire | Command::ChangeLicense { .. } => {
+            return Ok(Answer::NotHeld { end: None });
+        }
+    };
+    let place = log.find_session(session_id).await?;
+    let own = place.is_some_and(|place| {
+        place.license_id == license_id && user_id.is_none_or(|user_id| place.user_id == *user_id)
+    });
+    let end = if own { log.session_end(session_id).await? } else { None };
+    Ok(Answer::NotHeld { end })
 }
 
 fn grant(

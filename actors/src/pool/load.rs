@@ -7,6 +7,14 @@ use events::{EventLog, LicenseId, LogError, Snapshot, TenantId};
 use super::state::{PoolState, SNAPSHOT_FORMAT};
 use crate::writer::Writer;
 
+/// A pool, and where its loading began.
+pub struct Loaded {
+    /// The pool as it is now.
+    pub state: PoolState,
+    /// Of the snapshot that was found; 0 without one.
+    pub snapshot_version: i64,
+}
+
 /// The pool from its snapshot, the decisions since, and the deadlines of the seats table.
 ///
 /// # Errors
@@ -15,14 +23,15 @@ pub async fn load(
     log: &EventLog,
     writer: &Writer,
     license_id: LicenseId,
-) -> Result<Option<PoolState>, LogError> {
+) -> Result<Option<Loaded>, LogError> {
     let Some(tenant_id) = log.tenant_of(license_id.0).await? else { return Ok(None) };
     let mut state = start(log.snapshot(license_id.0).await?, license_id, tenant_id);
+    let snapshot_version = state.version;
     catch_up(log, writer, &mut state).await?;
     for seat in log.seats(license_id).await? {
         state.extend(seat.session_id, seat.deadline);
     }
-    Ok(Some(state))
+    Ok(Some(Loaded { state, snapshot_version }))
 }
 
 fn start(snapshot: Option<Snapshot>, license_id: LicenseId, tenant_id: TenantId) -> PoolState {

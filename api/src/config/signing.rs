@@ -19,7 +19,7 @@ pub struct SigningConfig {
     /// Where the private key is
     #[arg(long, env, value_enum, default_value = "local")]
     pub signer: SignerKind,
-    /// RSA-4096 private keys, PKCS#8 PEM, one or more in a file; a new one signs an hour after it was published
+    /// RSA-4096 private keys, PKCS#8 PEM, one or more in a file; a new one signs two hours after it was published
     #[arg(long, env, required_if_eq("signer", "local"))]
     pub signing_key_file: Option<PathBuf>,
     /// `projects/…/cryptoKeys/…`, all enabled versions, or one of them with `/cryptoKeyVersions/n`

@@ -21,6 +21,7 @@ struct EventPage {
     /// `{event_id, cursor, tenant_id, license_id, version, type, session_id, user_id, hardware_id, occurred_at, request_id, data}`
     items: Vec<Any<Value>>,
     /// Where the next page begins; null: there is nothing more now
+    #[oai(nullable)]
     next: Option<String>,
 }
 

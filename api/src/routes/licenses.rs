@@ -25,19 +25,22 @@ pub struct Licenses(pub App);
 pub struct AcquireBody {
     /// If present, the token's subject
     #[serde(default)]
+    #[oai(nullable)]
     user_id: Option<String>,
     /// Machine fingerprint chosen by the client
     #[oai(validator(min_length = 8, max_length = 128, pattern = "^[A-Za-z0-9._:-]*$"))]
     hardware_id: String,
     /// The caller's JWT, if it is not in the header
     #[serde(default)]
+    #[oai(nullable)]
     jwt_token: Option<String>,
     /// What the seat is for; `coditect` if left out
     #[serde(default)]
+    #[oai(nullable)]
     product: Option<String>,
     /// What admins see beside the session
     #[serde(default)]
-    #[oai(validator(max_length = 64))]
+    #[oai(nullable, validator(max_length = 64))]
     machine_name: Option<String>,
 }
 
@@ -49,6 +52,7 @@ pub struct SessionBody {
     session_id: String,
     /// The caller's JWT, if it is not in the header
     #[serde(default)]
+    #[oai(nullable)]
     jwt_token: Option<String>,
 }
 

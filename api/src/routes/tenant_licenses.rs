@@ -46,15 +46,15 @@ pub struct LicenseBody {
     features: Option<Vec<String>>,
     /// Refused before; null: no bound
     #[serde(default, deserialize_with = "double_option")]
-    #[oai(skip)]
+    #[oai(nullable)]
     valid_from: Option<Option<String>>,
     /// Refused from here on; null: no bound
     #[serde(default, deserialize_with = "double_option")]
-    #[oai(skip)]
+    #[oai(nullable)]
     valid_until: Option<Option<String>>,
     /// Seconds that a license token outlives its issue; null: the service's default
     #[serde(default, deserialize_with = "double_option")]
-    #[oai(skip)]
+    #[oai(nullable)]
     offline_grace_seconds: Option<Option<i64>>,
 }
 
@@ -70,8 +70,11 @@ struct LicenseView {
     seats_used: u32,
     active: bool,
     features: Vec<String>,
+    #[oai(nullable)]
     valid_from: Option<String>,
+    #[oai(nullable)]
     valid_until: Option<String>,
+    #[oai(nullable)]
     offline_grace_seconds: Option<u32>,
     created_at: String,
     updated_at: String,
@@ -82,6 +85,7 @@ struct LicenseView {
 struct LicensePage {
     items: Vec<LicenseView>,
     /// Where the next page begins
+    #[oai(nullable)]
     next: Option<String>,
 }
 
@@ -147,9 +151,9 @@ impl TenantLicenses {
     ) -> Result<Response<Json<LicenseView>>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
-        let own = app.authenticator.of_tenant(&caller, &tenant_id).await?;
-        let license_id = own_license(app, own, &license_id).await?;
-        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
+        let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;
+        let license_id = own_license(app, tenant_id, &license_id).await?;
+        app.authenticator.authorize(&caller, tenant_id, &[Role::TenantAdmin]).await?;
         let (body, etag) = show(app, tenant_id, license_id).await?;
         Ok(Response::new(Json(body)).header("ETag", etag))
     }
@@ -173,10 +177,9 @@ impl TenantLicenses {
     ) -> Result<Response<Json<LicenseView>>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
-        let own = app.authenticator.of_tenant(&caller, &tenant_id).await?;
-        let license_id = own_license(app, own, &license_id).await?;
+        let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;
+        let license_id = own_license(app, tenant_id, &license_id).await?;
         Authenticator::require_platform_admin(&caller)?;
-        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[]).await?;
         let change = change(body.parse()?)?;
         let if_version = match if_match.0.as_deref() {
             Some(if_match) => {
@@ -214,9 +217,9 @@ fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 async fn platform_only(app: &App, credentials: &Credentials, tenant_id: &str) -> Result<TenantId, Problem> {
     let caller = app.authenticator.verify(credentials.token(None)).await?;
     // 404 before 403: another's tenant does not exist, whatever the caller may do at home.
-    app.authenticator.of_tenant(&caller, tenant_id).await?;
+    let tenant_id = app.authenticator.of_tenant(&caller, tenant_id).await?;
     Authenticator::require_platform_admin(&caller)?;
-    app.authenticator.on_tenant(&caller, tenant_id, &[]).await
+    Ok(tenant_id)
 }
 
 async fn own_license(app: &App, tenant_id: TenantId, license_id: &str) -> Result<LicenseId, Problem> {

@@ -36,6 +36,7 @@ pub struct NewTenantBody {
     max_seats: i64,
     /// What the identity provider calls the tenant; unique, and no UUID
     #[serde(default)]
+    #[oai(nullable)]
     identity_tenant: Option<String>,
 }
 
@@ -49,8 +50,10 @@ struct TenantBody {
     plan: String,
     max_seats: u32,
     active: bool,
+    #[oai(nullable)]
     identity_tenant: Option<String>,
     /// The first license
+    #[oai(nullable)]
     license_id: Option<String>,
     /// Of all active licenses
     seats: SeatCount,
@@ -63,6 +66,7 @@ struct TenantBody {
 struct TenantPage {
     items: Vec<TenantBody>,
     /// Where the next page begins
+    #[oai(nullable)]
     next: Option<String>,
 }
 

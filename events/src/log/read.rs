@@ -30,7 +30,8 @@ pub struct EventFilter {
 /// Longest time that a page waits for transactions under way.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(300);
 
-const COLUMNS: &str = "event_id, xid::text::bigint as xid, position, (select epoch from log_epoch) as epoch, tenant_id, \
+// The number has a name of its own: `order by xid` would sort by an output column called so, past every index.
+const COLUMNS: &str = "event_id, xid::text::bigint as xid_number, position, (select epoch from log_epoch) as epoch, tenant_id, \
      stream_id, version, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
 
 impl EventLog {
@@ -43,7 +44,7 @@ impl EventLog {
         let sql = format!(
             "select {COLUMNS} from events
              where (xid, position) > ($1::bigint::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
-             order by xid, position limit $3"
+             order by events.xid, events.position limit $3"
         );
         let statement = client.prepare_cached(&sql).await?;
         let rows = client.query(&statement, &[&after.xid, &after.position, &limit]).await?;
@@ -86,11 +87,27 @@ impl EventLog {
             "select {COLUMNS} from events
              where tenant_id = $1 and (xid, position) > ($2::bigint::text::xid8, $3)
                and xid < pg_snapshot_xmin(pg_current_snapshot()){conditions}
-             order by xid, position limit $4"
+             order by events.xid, events.position limit $4"
         );
         let statement = client.prepare_cached(&sql).await?;
         let rows = client.query(&statement, &arguments).await?;
         rows.iter().map(recorded).collect()
+    }
+
+    /// When the oldest event after a place occurred, whether readers may see it yet or not.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn oldest_after(&self, after: Position) -> Result<Option<Time>, LogError> {
+        let client = self.database.get().await?;
+        let statement = client
+            .prepare_cached(
+                "select occurred_at from events where (xid, position) > ($1::bigint::text::xid8, $2)
+                 order by events.xid, events.position limit 1",
+            )
+            .await?;
+        let row = client.query_opt(&statement, &[&after.xid, &after.position]).await?;
+        Ok(row.map(|row| row.get::<_, chrono::DateTime<chrono::Utc>>(0).into()))
     }
 
     /// The epoch that cursors of this database begin with.
@@ -129,7 +146,7 @@ pub(crate) fn recorded(row: &Row) -> Result<Recorded, LogError> {
         event_id: row.get("event_id"),
         cursor: Cursor {
             epoch: row.get("epoch"),
-            position: Position { xid: row.get("xid"), position: row.get("position") },
+            position: Position { xid: row.get("xid_number"), position: row.get("position") },
         },
         tenant_id: TenantId(row.get("tenant_id")),
         stream_id: row.get("stream_id"),

@@ -14,17 +14,6 @@ pub struct Seat {
     pub deadline: Time,
 }
 
-/// A session whose deadline has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LapsedSeat {
-    /// Its pool.
-    pub license_id: LicenseId,
-    /// The pool's tenant.
-    pub tenant_id: TenantId,
-    /// The session.
-    pub session_id: SessionId,
-}
-
 impl EventLog {
     /// The deadlines of all live sessions of a pool.
     ///
@@ -41,27 +30,20 @@ impl EventLog {
             .collect())
     }
 
-    /// Sessions of any pool whose deadline passed `slack_ms` ago or longer, the longest overdue first.
+    /// Pools with a session whose deadline passed `slack_ms` ago or longer, at most `limit` of them.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn lapsed_seats(&self, slack_ms: i64, limit: i64) -> Result<Vec<LapsedSeat>, LogError> {
+    pub async fn lapsed_pools(&self, slack_ms: i64, limit: i64) -> Result<Vec<LicenseId>, LogError> {
         let client = self.database.get().await?;
         let statement = client
             .prepare_cached(
-                "select stream_id, tenant_id, session_id from seats
-                 where deadline < now() - make_interval(secs => $1::bigint / 1000.0) order by deadline limit $2",
+                "select distinct stream_id from seats
+                 where deadline < now() - make_interval(secs => $1::bigint / 1000.0) limit $2",
             )
             .await?;
         let rows = client.query(&statement, &[&slack_ms, &limit]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| LapsedSeat {
-                license_id: LicenseId(row.get(0)),
-                tenant_id: TenantId(row.get(1)),
-                session_id: SessionId(row.get(2)),
-            })
-            .collect())
+        Ok(rows.iter().map(|row| LicenseId(row.get(0))).collect())
     }
 
     /// Live sessions of the whole system.

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::auth::{Caller, Credentials, REMOVED, ensure_member};
 use crate::body::Body;
 use crate::problem::Problem;
-use crate::signing::{LicenseClaims, SignedToken};
+use crate::signing::{LicenseClaims, SignedToken, SigningError};
 
 /// The product of an acquire that names none.
 const DEFAULT_PRODUCT: &str = "coditect";
@@ -25,11 +25,15 @@ const MAX_KEY: usize = 128;
 /// How often an acquire starts over: its user was just added or its key just taken.
 const MAX_ROUNDS: u32 = 3;
 
+/// What was signed beside the append, and for which session.
+type Early = Option<(events::SessionId, Result<SignedToken, SigningError>)>;
+
 /// Everything about an acquire that has been checked.
 #[derive(Clone)]
 struct Checked {
     tenant_id: TenantId,
     license_id: LicenseId,
+    product: Product,
     caller: Caller,
     seat: AcquireSeat,
     request: Request,
@@ -70,9 +74,12 @@ async fn check(
         return Err(Problem::UserMismatch);
     }
     let seat = parse(&caller, body, keys)?;
-    let license_id = license_id.ok_or(Problem::LicenseNotFound)?;
+    // A product that is no product was refused with the body.
+    let (Some(license_id), Some(product)) = (license_id, product) else {
+        return Err(Problem::LicenseNotFound);
+    };
     tracing::Span::current().record("license_id", tracing::field::display(license_id));
-    Ok(Checked { tenant_id, license_id, caller, seat, request })
+    Ok(Checked { tenant_id, license_id, product, caller, seat, request })
 }
 
 fn parse(caller: &Caller, body: &Body<AcquireBody>, keys: &[HeaderValue]) -> Result<AcquireSeat, Problem> {
@@ -123,7 +130,7 @@ async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
                 return Err(Problem::NoSeatsAvailable { used, total });
             }
             Answer::Denied { reason: Reason::Standing(standing), .. } => {
-                app.forget_licenses(asked.tenant_id).await;
+                app.forget_license(asked.tenant_id, &asked.product).await;
                 return Err(Problem::NotAccepted(standing));
             }
             Answer::UserRemoved => return Err(REMOVED),
@@ -191,10 +198,7 @@ async fn renew_known(
 }
 
 /// Asks the pool, and signs what it is about to answer while the append is under way.
-async fn ask_pool(
-    app: &App,
-    asked: &Checked,
-) -> Result<(Answer, Option<(events::SessionId, SignedToken)>), Problem> {
+async fn ask_pool(app: &App, asked: &Checked) -> Result<(Answer, Early), Problem> {
     let (preview, previewed) = oneshot::channel::<Preview>();
     let sign_early = async {
         let preview = previewed.await.ok()?;
@@ -207,22 +211,20 @@ async fn ask_pool(
             used: 0,
             total: events::Seats::default(),
         };
-        let signed = sign(app, asked, &grant).await.ok()?;
-        Some((grant.session_id, signed))
+        Some((grant.session_id, sign(app, asked, &grant).await))
     };
     let acquire = app.pools.acquire(asked.license_id, asked.seat.clone(), preview, &asked.request);
     // A refusal is not held up by a preview that never came.
     match select(pin!(acquire), pin!(sign_early)).await {
-        Either::Left((answer, signing)) => Ok((answer?, signing.await)),
+        Either::Left((Ok(answer @ (Answer::Granted(_) | Answer::Renewed(_))), signing)) => {
+            Ok((answer, signing.await))
+        }
+        Either::Left((answer, _)) => Ok((answer?, None)),
         Either::Right((signed, acquire)) => Ok((acquire.await?, signed)),
     }
 }
 
-async fn sign(
-    app: &App,
-    asked: &Checked,
-    grant: &Grant,
-) -> Result<SignedToken, crate::signing::SigningError> {
+async fn sign(app: &App, asked: &Checked, grant: &Grant) -> Result<SignedToken, SigningError> {
     let claims = LicenseClaims::of(
         grant,
         asked.tenant_id,
@@ -239,11 +241,11 @@ async fn answer_grant(
     app: &App,
     asked: &Checked,
     grant: Grant,
-    signed: Option<(events::SessionId, SignedToken)>,
+    signed: Early,
     status: &str,
 ) -> Result<Acquired, Problem> {
     let signed = match signed {
-        Some((session_id, signed)) if session_id == grant.session_id => Ok(signed),
+        Some((session_id, signed)) if session_id == grant.session_id => signed,
         _ => sign(app, asked, &grant).await,
     };
     let signed = match signed {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -28,7 +28,7 @@ class AcquireAnswer:
     """A grant as it came, the token still unverified. Durations in seconds."""
 
     session_id: str
-    license_token: str
+    license_token: str = field(repr=False)
     public_key: str | None
     status: str
     interval: float

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .config import Settings, load_settings
@@ -28,6 +28,9 @@ from .errors import (
     Refused,
     Transient,
 )
+
+if TYPE_CHECKING:
+    from .models import LicenseStatus
 
 _CODES: tuple[tuple[type[LicenseError], int], ...] = (
     (ConfigurationError, 2),
@@ -60,13 +63,18 @@ def acquire(settings: Settings, options: argparse.Namespace) -> int:
     """Get a seat; with --hold keep it until a signal comes, without it leave it to run out or to `release`."""
     from .client import LicenseClient
 
-    over = threading.Event()
+    over, held = threading.Event(), threading.Event()
+
+    def tell(now: LicenseStatus) -> None:
+        if held.is_set():  # how it begins is said below
+            _say(options, now)
+
     client = LicenseClient(
         settings=settings,
         heartbeat_thread=options.hold,
         on_lost=lambda status: over.set(),
-        on_offline=lambda status: _say(options, client.status),
-        on_online=lambda status: _say(options, status),
+        on_offline=tell,
+        on_online=tell,
         on_waiting=lambda status: print(f"waiting: {status.error}", file=sys.stderr),
     )
     if options.hold:
@@ -74,6 +82,7 @@ def acquire(settings: Settings, options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: over.set())
     client.acquire(wait=True if options.wait is not None and options.wait < 0 else options.wait)
     _say(options, client.status)
+    held.set()
     if not options.hold:
         client.detach()
         return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .clock import monotonic
 from .config import Settings, load_settings
 from .errors import LicenseError, LicenseLost, Transient
 from .heartbeat import HeartbeatThread, jittered
@@ -107,11 +108,15 @@ class LicenseClient:
         with self._guard:
             watch(self)
             self._stop.clear()
+            began = monotonic()
             engine, obstacle = self._prepare()
             try:
-                grant = engine.acquire(seconds, self._stop.wait, obstacle)
+                grant = engine.acquire(seconds, self._stop.wait, obstacle, monotonic() - began)
             except Stopped as error:
                 raise LicenseLost("acquire was broken off by release") from error
+            if self._stop.is_set():  # `release` came in between, and may have found nothing to release yet
+                engine.release(self.settings.exit_seconds)
+                raise LicenseLost("acquire was broken off by release")
             self._start_thread(engine)
         return grant
 
@@ -194,14 +199,16 @@ class LicenseClient:
 
     def _prepare(self) -> tuple[Engine, LicenseError | None]:
         """The engine for the user whom the token names, and what stands between us and the server, if anything."""
-        from .record import LastUser
+        from .record import LastUser, Slot
 
         _, key = self._machine()
         last = LastUser(self.settings, key)
         obstacle: LicenseError | None = None
         user = self.settings.user_id
-        try:
-            subject = subject_of(self._identity.prime())
+        known = user or last.load()
+        kept = known is not None and Slot(self.settings, key, known).peek() is not None
+        try:  # whoever can start offline does not wait for an identity provider that hangs
+            subject = subject_of(self._identity.prime(self.settings.offline_after_seconds if kept else None))
             user = user or subject or "unknown"
         except Transient as error:
             obstacle = error
@@ -290,7 +297,9 @@ class LicenseClient:
         if callback is not None:
             try:
                 callback(status)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                    raise  # a person's Ctrl-C, not the callback's doing
                 _log.exception("the callback on_%s failed", event)
         if event == "lost" and self._exit_on_lost:
             _end_program()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +40,7 @@ class Settings:
     """Instead of the machine's fingerprint (CI, containers that share a home)."""
     machine_name: str | None = None
     """What administrators see beside the session; the host name if None, nothing if empty."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """A ready JWT instead of a login (CI)."""
     license_issuer: str = "https://auth.coditect.ai"
     license_audience: str = "coditect"
@@ -58,7 +58,7 @@ class Settings:
     """Plain http to other hosts than this one. The token travels in the clear."""
     oidc_issuer: str | None = None
     oidc_client_id: str | None = None
-    oidc_client_secret: str | None = None
+    oidc_client_secret: str | None = field(default=None, repr=False)
     oidc_scope: str = "openid email offline_access"
     oidc_token: str = "id_token"  # noqa: S105 - which of the two, not a secret
     """Which token the license server gets: `id_token` or `access_token`."""
@@ -94,16 +94,16 @@ def load_settings(**arguments: Any) -> Settings:
     home = Path(arguments.pop("home", None) or default_home())
     table = read_table(home / "config.toml")
     values: dict[str, Any] = {"home": home}
-    for field in fields(Settings):
-        if field.name == "home":
+    for setting in fields(Settings):
+        if setting.name == "home":
             continue
         for source, value in (
-            (field.name, arguments.get(field.name)),
-            (f"CODITECT_{field.name.upper()}", os.environ.get(f"CODITECT_{field.name.upper()}")),
-            (f"{field.name} in config.toml", table.get(field.name)),
+            (setting.name, arguments.get(setting.name)),
+            (f"CODITECT_{setting.name.upper()}", os.environ.get(f"CODITECT_{setting.name.upper()}")),
+            (f"{setting.name} in config.toml", table.get(setting.name)),
         ):
             if value is not None:
-                values[field.name] = _typed(source, value, str(field.type))
+                values[setting.name] = _typed(source, value, str(setting.type))
                 break
     values["api_url"] = values.get("api_url", Settings.api_url).rstrip("/")
     return Settings(**values)

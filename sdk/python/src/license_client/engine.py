@@ -71,6 +71,8 @@ class Engine:
         self._op = threading.RLock()
         self._outbox: list[tuple[str, LicenseStatus]] = []
         self._failures = 0
+        self._woken: str | None = None
+        """The token that got its minute after a sleep."""
 
     # -- what it holds -------------------------------------------------------------------------------------
 
@@ -110,18 +112,21 @@ class Engine:
 
     # -- acquire -------------------------------------------------------------------------------------------
 
-    def acquire(self, wait_seconds: float, pause: Pause, obstacle: LicenseError | None = None) -> Grant:
+    def acquire(
+        self, wait_seconds: float, pause: Pause, obstacle: LicenseError | None = None, spent_seconds: float = 0.0
+    ) -> Grant:
         """Online if the server answers, else offline with the stored token.
 
         `obstacle`: why there is no token for the server to begin with (the identity provider is away).
+        `spent_seconds`: what finding that out took, of the time until an offline start.
         """
         try:
             with self._op:
-                return self._acquire(wait_seconds, pause, obstacle)
+                return self._acquire(wait_seconds, pause, obstacle, spent_seconds)
         finally:
             self._flush()
 
-    def _acquire(self, wait_seconds: float, pause: Pause, obstacle: LicenseError | None) -> Grant:
+    def _acquire(self, wait_seconds: float, pause: Pause, obstacle: LicenseError | None, spent_seconds: float) -> Grant:
         kept, problem = self._kept()
         self.slot.holder.join(_DOOR_SECONDS)
         settings = self.settings
@@ -130,7 +135,9 @@ class Engine:
                 raise obstacle
             seat = self.exchange.acquire_waiting(
                 wait_seconds,
-                budget_seconds=settings.offline_after_seconds if kept else settings.acquire_seconds,
+                budget_seconds=max(0.5, settings.offline_after_seconds - spent_seconds)
+                if kept
+                else settings.acquire_seconds,
                 retries=1 if kept else RETRIES,
                 pause=pause,
                 waiting=self._waiting,
@@ -318,23 +325,33 @@ class Engine:
         self._change(State.LOST, error, "lost")
 
     def overslept(self) -> None:
-        """The machine slept. If the token ended meanwhile, the network gets a minute to wake up too."""
+        """The machine slept. If the token ended meanwhile, the network gets a minute to wake up too, once a token."""
         seat = self.seat
-        if seat is not None:
-            extra = min(WAKING_SECONDS, seat.claims.grace_seconds / 4)
-            self.seat = replace(seat, deadline=max(seat.deadline, monotonic() + extra))
+        if seat is None or seat.claims.token_id == self._woken:
+            return
+        extra = min(WAKING_SECONDS, seat.claims.grace_seconds / 4)
+        if seat.seconds_left() < extra:
+            self._woken = seat.claims.token_id
+            self.seat = replace(seat, deadline=monotonic() + extra)
 
     # -- release -------------------------------------------------------------------------------------------
 
     def release(self, timeout_seconds: float) -> bool:
-        """Leave; the last one on this machine gives the seat back. Whether nothing is left to be done."""
+        """Leave; the last one on this machine gives the seat back. Whether nothing is left to be done.
+
+        False after `timeout_seconds`, also when another thread is in the middle of a request for that long.
+        """
+        give_up = monotonic() + timeout_seconds
+        if not self._op.acquire(timeout=timeout_seconds):
+            return False
         try:
-            with self._op:
-                return self._release(timeout_seconds)
+            return self._release(max(0.1, give_up - monotonic()))
         finally:
+            self._op.release()
             self._flush()
 
     def _release(self, timeout_seconds: float) -> bool:
+        give_up = monotonic() + timeout_seconds
         seat = self.seat
         if seat is None or self.state not in (State.ACTIVE, State.OFFLINE):
             return True
@@ -345,7 +362,7 @@ class Engine:
             if others == 0:
                 self._hear_the_others()
                 session = self.seat.record.session_id if self.seat else seat.record.session_id
-                done = self.exchange.release(session, timeout_seconds=timeout_seconds)
+                done = self.exchange.release(session, timeout_seconds=max(0.1, give_up - monotonic()))
                 record = self.slot.peek()
                 if record is not None and done:
                     self.slot.save(replace(record, released=True))
@@ -386,4 +403,5 @@ class Engine:
         self._op = threading.RLock()
         self._outbox = []
         self.exchange.api.transport.forget()
+        self.exchange.identity.after_fork_in_child()
         self.exchange.verifier.keys.reset_guard()

@@ -61,11 +61,11 @@ class Exchange:
             body["machine_name"] = machine[:64]
 
         def attempt(seconds: float) -> tuple[AcquireAnswer, Moment]:
-            def send(token: str) -> tuple[AcquireAnswer, Moment]:
+            def send(token: str, left: float) -> tuple[AcquireAnswer, Moment]:
                 sent = Moment.now()
-                return self.api.acquire(body, token=token, key=key, timeout_seconds=seconds), sent
+                return self.api.acquire(body, token=token, key=key, timeout_seconds=left), sent
 
-            return self.identity.call(send)
+            return self.identity.call(send, seconds)
 
         answer, sent = with_retries(attempt, budget_seconds=budget_seconds, pause=pause, retries=retries)
         try:
@@ -116,19 +116,23 @@ class Exchange:
         """The seat with its new deadline. SessionEnded and NotFound if the server knows it no more."""
 
         def attempt(seconds: float) -> Seat:
-            def send(token: str) -> Seat:
+            def send(token: str, left: float) -> Seat:
                 sent = Moment.now()
                 session = seat.record.session_id
-                return seat.heard(sent, self.api.heartbeat(session, token=token, timeout_seconds=seconds))
+                return seat.heard(sent, self.api.heartbeat(session, token=token, timeout_seconds=left))
 
-            return self.identity.call(send)
+            return self.identity.call(send, seconds)
 
         return with_retries(attempt, budget_seconds=budget_seconds, pause=pause)
 
     def release(self, session_id: str, *, timeout_seconds: float) -> bool:
         """One attempt; whether the seat is free now. If not, it is when its time is up."""
+
+        def send(token: str, left: float) -> None:
+            self.api.release(session_id, token=token, timeout_seconds=left)
+
         try:
-            self.identity.call(lambda token: self.api.release(session_id, token=token, timeout_seconds=timeout_seconds))
+            self.identity.call(send, timeout_seconds)
         except (NotFound, SessionEnded):
             return True
         except LicenseError:

@@ -21,7 +21,11 @@ _descriptors_guard = threading.Lock()
 
 def private_directory(path: Path) -> Path:
     """Make `path` (0700) with its parents. OSError if that cannot be."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:  # `parents=True` would make those for everybody to read
+        private_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 

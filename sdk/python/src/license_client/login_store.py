@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .config import Settings
@@ -24,9 +24,9 @@ class Login:
 
     kind: str
     """`oidc` or `identity_platform`: who renews it."""
-    id_token: str | None
-    access_token: str | None
-    refresh_token: str | None
+    id_token: str | None = field(repr=False)
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
     expires_at: float
     token_endpoint: str = ""
     client_id: str = ""
@@ -66,7 +66,9 @@ class LoginStore:
         self._write({**self._all(), self._name: asdict(login)})
 
     def remove(self) -> None:
-        self._write({name: entry for name, entry in self._all().items() if name != self._name})
+        """Forget it, as far as the disk lets us."""
+        with contextlib.suppress(OSError):
+            self._write({name: entry for name, entry in self._all().items() if name != self._name})
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

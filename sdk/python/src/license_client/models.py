@@ -66,7 +66,7 @@ class Grant:
     """A seat: what `acquire()` returns."""
 
     session_id: str
-    token: str
+    token: str = field(repr=False)
     claims: LicenseClaims
     status: str
     """`granted` or `renewed` as the server said, or `offline`."""

@@ -14,6 +14,12 @@ from .transport import Answer, Transport
 
 _ALGORITHMS = ["RS256", "ES256", "PS256", "RS384", "RS512", "ES384", "EdDSA"]
 _DEFAULT_LIFE_SECONDS = 3600.0
+_LOGIN_OVER = {
+    *("invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"),
+    *("TOKEN_EXPIRED", "USER_DISABLED", "USER_NOT_FOUND", "INVALID_REFRESH_TOKEN", "MISSING_REFRESH_TOKEN"),
+}
+"""What an issuer says (the second line: Identity Platform) when only a person can help. Any other refusal, of the
+client or of a proxy in between, says nothing about the login, which is then kept."""
 
 
 class Provider:
@@ -132,22 +138,22 @@ def post_form(transport: Transport, url: str, form: dict[str, str]) -> Answer:
 
 
 def tokens_of(answer: Answer, *, refreshing: bool = False) -> dict[str, Any]:
-    """A token endpoint's answer. A refusal is LoginRequired when refreshing, else AuthenticationError."""
-    if answer.status >= 500 or answer.status == 429:
+    """A token endpoint's answer. AuthenticationError if it refuses, LoginRequired if the refresh token is over."""
+    if answer.status >= 500 or answer.status in (408, 429):
         raise ServiceUnavailable(
             f"the issuer answered {answer.status}", status=answer.status, retry_after=answer.retry_after
         )
-    try:
-        document = answer.json()
-    except ProtocolError:
-        document = {}
-    if answer.status != 200:
-        why = document.get("error_description") or document.get("error") or answer.status
-        if isinstance(why, dict):  # Google's own form
-            why = why.get("message")
-        kind = LoginRequired if refreshing else AuthenticationError
-        raise kind(f"the issuer refused: {why}")
-    return document
+    document = answer.json()
+    if answer.status == 200:
+        return document
+    error = document.get("error")
+    if isinstance(error, dict):  # Google's own form
+        error = error.get("message")
+    if not isinstance(error, str):  # a captive portal, a proxy
+        raise ProtocolError(f"the issuer answered {answer.status}", status=answer.status)
+    over = refreshing and error.split(" ")[0] in _LOGIN_OVER
+    kind = LoginRequired if over else AuthenticationError
+    raise kind(f"the issuer refused: {document.get('error_description') or error}")
 
 
 def login_of(answer: dict[str, Any], endpoint: str, client_id: str, before: Login | None = None) -> Login:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _log = logging.getLogger("license_client")
 class SeatRecord:
     """A seat as last heard of. Durations in seconds."""
 
-    token: str
+    token: str = field(repr=False)
     session_id: str
     interval: float
     ttl: float

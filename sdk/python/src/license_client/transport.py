@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ._version import __version__
+from .bounded import Call, StillRunning
 from .config import is_loopback
 from .errors import ProtocolError, ServerUnreachable
 
@@ -78,27 +77,35 @@ class Transport:
         body: bytes | None = None,
         timeout_seconds: float | None = None,
     ) -> Answer:
-        """Send and wait for the whole answer, for at most about `timeout_seconds` a phase (connect, read).
+        """Send and wait for the whole answer, for at most `timeout_seconds`: an answer that drips is none.
 
         ServerUnreachable if none comes; whatever status comes is an answer.
         """
-        import urllib3
+        import urllib3  # noqa: F401 - the library's own loading does not count as waiting
 
         limit = min(timeout_seconds or self.timeout_seconds, self.timeout_seconds)
+        give_up = time.monotonic() + limit
         url = path if "://" in path else self.base_url + path
         self._resolve(url, min(limit, _CONNECT_SECONDS))
-        sent = {
-            "User-Agent": f"license-client/{__version__}",
-            "Accept": "application/json",
-            **(headers or {}),
-        }
+        left = max(0.05, give_up - time.monotonic())
+        sent = {"User-Agent": f"license-client/{__version__}", "Accept": "application/json", **(headers or {})}
+        try:
+            return Call(lambda: self._exchange(method, url, sent, body, left), "license-request").wait(left + 0.05)
+        except StillRunning:
+            self._resolved = None
+            raise ServerUnreachable(f"{urlsplit(url).netloc} does not answer within {limit:.0f} s") from None
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, limit: float) -> Answer:
+        """One request. `limit` is for connecting and for each piece that comes; the caller bounds the whole."""
+        import urllib3
+
         try:
             reply = self._connections().request(
                 method,
                 url,
-                headers=sent,
+                headers=headers,
                 body=body,
-                timeout=urllib3.Timeout(connect=min(limit, _CONNECT_SECONDS), read=limit),
+                timeout=urllib3.Timeout(connect=min(limit, _CONNECT_SECONDS), read=limit, total=limit),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -129,23 +136,11 @@ class Transport:
         host = urlsplit(url).hostname or ""
         if host == self._resolved or is_loopback(host) or _proxy_for(url) is not None:
             return
-        found: SimpleQueue[OSError | None] = SimpleQueue()
-
-        def ask() -> None:
-            try:
-                socket.getaddrinfo(host, None)
-                found.put(None)
-            except (OSError, UnicodeError) as error:
-                found.put(OSError(str(error)))
-
         try:
-            threading.Thread(target=ask, daemon=True, name="license-dns").start()
-            error = found.get(timeout=seconds)
-        except Empty:
+            Call(lambda: socket.getaddrinfo(host, None), "license-dns").wait(seconds)
+        except StillRunning:
             raise ServerUnreachable(f"no address for {host} within {seconds:.0f} s") from None
-        except RuntimeError:  # no new threads while the interpreter ends
-            return
-        if error is not None:
+        except (OSError, UnicodeError) as error:
             raise ServerUnreachable(f"no address for {host}: {error}") from error
         self._resolved = host
 

@@ -31,9 +31,8 @@ bench: engines ## load generator against a release build; prints a table, assert
 	@scripts/install-python.sh
 	sdk/python/bench.py
 
-coverage: engines ## line coverage of the workspace (needs cargo-llvm-cov: cargo install cargo-llvm-cov)
-	@$(CARGO) build --quiet --package engines
-	target/debug/engines run --fast -- $(CARGO) llvm-cov --workspace --all-features --summary-only
+coverage: engines ## line coverage of the workspace (needs llvm-cov of rustc's LLVM version)
+	@scripts/coverage.sh
 
 engines:
 	@scripts/install-engines.sh

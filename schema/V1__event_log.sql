@@ -70,8 +70,10 @@ $$;
 
 -- Makes the heartbeat partitions of the days from today to `days` ahead; repeating it does nothing.
 -- Two at once wait for each other. Answers how many it made.
+-- A new partition needs the table for itself for a moment: it gives up soon, rather than have everybody queue behind
+-- it while it waits for a long reader. Days are made well ahead, so the next try is soon enough.
 create function ensure_heartbeat_partitions(days integer) returns integer
-language plpgsql security definer set search_path = public, pg_temp as $$
+language plpgsql security definer set search_path = public, pg_temp set lock_timeout = '250ms' as $$
 declare
   v_day date;
   v_name text;

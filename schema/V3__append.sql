@@ -173,14 +173,16 @@ begin
       d.type, d.format, d.session, d.usr, d.hardware, greatest(at, s.last_at), d.request,
       case d.type
         when 'seat_acquired' then d.data || jsonb_build_object('deadline', event_time(at + v_ttl))
-        when 'seat_expired' then d.data || jsonb_build_object('deadline', event_time(t.deadline))
+        when 'seat_expired' then
+          case when t.session_id is null then d.data
+               else d.data || jsonb_build_object('deadline', event_time(t.deadline)) end
         else d.data
       end
     from (select x.*, case x.type when 'seat_denied' then 'denial' else 'decision' end as class
           from unnest(d_stream, d_event, d_type, d_format, d_session, d_user, d_hardware, d_request, d_data)
             with ordinality x(stream, event, type, format, session, usr, hardware, request, data, n)) d
     join streams s on s.stream_id = d.stream
-    left join seats t on d.type = 'seat_expired' and t.session_id = d.session
+    left join seats t on d.type = 'seat_expired' and t.session_id = d.session and t.stream_id = d.stream
     where d.stream <> all (v_bad)
     order by d.n
     on conflict (class, event_id) do nothing;
@@ -274,7 +276,7 @@ begin
         valid_from = case when d.data ? 'valid_from' then (d.data ->> 'valid_from')::timestamptz else valid_from end,
         valid_until = case when d.data ? 'valid_until' then (d.data ->> 'valid_until')::timestamptz else valid_until end
       where stream_id = d.stream;
-    elsif d.type = 'tenant_updated' and d.data ? 'active' then
+    elsif d.type in ('tenant_created', 'tenant_updated') and d.data ? 'active' then
       update streams set tenant_active = (d.data ->> 'active')::boolean where tenant_id = d.stream;
     elsif d.type = 'user_added' then
       insert into users (tenant_id, user_id, email, roles, created_at, updated_at)

@@ -27,7 +27,7 @@ revoke execute on all functions in schema public from public;
 grant usage on schema public to license_service;
 grant select on all tables in schema public to license_service;
 alter default privileges in schema public grant select on tables to license_service;
-alter default privileges in schema public revoke execute on functions from public;
+alter default privileges revoke execute on functions from public;
 grant execute on function append, tick_beacon, forget_idempotency_keys, ensure_heartbeat_partitions, standing,
   uuid_floor, event_time to license_service;
 grant insert, update on snapshots to license_service;

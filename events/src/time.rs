@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::InvalidValue;
 
 /// An instant, truncated to milliseconds; written as RFC 3339 with `Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,9 +28,11 @@ impl Time {
     /// Reads RFC 3339 with any offset.
     ///
     /// # Errors
-    /// When the text is not an RFC 3339 time.
-    pub fn parse(text: &str) -> Result<Self, chrono::ParseError> {
-        DateTime::parse_from_rfc3339(text).map(|at| Self::new(at.with_timezone(&Utc)))
+    /// When the text is not an RFC 3339 time of the years 1 to 9999 in UTC: what is outside of them cannot be stored.
+    pub fn parse(text: &str) -> Result<Self, InvalidValue> {
+        let bad = || InvalidValue("must be an RFC 3339 time".to_owned());
+        let at = DateTime::parse_from_rfc3339(text).map_err(|_| bad())?.with_timezone(&Utc);
+        if (1..=9_999).contains(&at.year()) { Ok(Self::new(at)) } else { Err(bad()) }
     }
 
     /// The instant as chrono knows it.
@@ -98,5 +102,7 @@ mod tests {
         let time = Time::parse("2026-01-02T03:04:05.123987+02:00").expect("RFC 3339");
         assert_eq!(time.to_string(), "2026-01-02T01:04:05.123Z");
         assert!(Time::parse("2026-01-02").is_err());
+        assert!(Time::parse("0000-06-01T00:00:00Z").is_err());
+        assert!(Time::parse("9999-12-31T23:59:59-01:00").is_err());
     }
 }

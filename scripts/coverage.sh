@@ -32,4 +32,4 @@ target/debug/engines run --fast -- cargo test --workspace --all-features
 objects=$(sed 's/^/--object /' "$out/objects")
 # shellcheck disable=SC2086 # a list of options
 "$cov" report $objects --instr-profile "$out/merged" --ignore-filename-regex='/(registry|rustc)/|/tests/|/examples/' \
-    --use-color=0 | awk '{print $1, $(NF-5), $(NF-4), $(NF-3)}' | column -t
+    --use-color=0 | awk 'NF > 9 {print $1, $8, $9, $10}' | column -t

@@ -26,7 +26,7 @@ lint: ## format, clippy, documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --quiet
 
 bench: engines ## load generator against a release build; prints a table, asserts nothing
-	$(CARGO) build --release --package api --bin coditect-license --package loadtests
+	$(CARGO) build --release --package api --package loadtests --bin coditect-license --bin loadtests
 	target/release/loadtests bench $(BENCH_ARGS)
 	@scripts/install-python.sh
 	sdk/python/bench.py

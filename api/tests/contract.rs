@@ -382,3 +382,55 @@ async fn events_page_without_gap_or_repeat_and_filter() {
     let beat = all.iter().find(|one| one["type"] == "seat_heartbeat").unwrap();
     assert!(beat["version"].is_null() && beat["hardware_id"] == "some-machine");
 }
+
+#[tokio::test]
+async fn a_deactivated_license_is_403_whatever_the_body_says() {
+    let app = start().await;
+    let tenant = app.tenant(1).await;
+    let alice = app.user(&tenant, "alice");
+    let malformed = async || app.post("/api/v1/licenses/acquire", &alice, &json!({ "hardware_id": 7 })).await;
+    problem(malformed().await, 400, "invalid_request").await;
+    let path = format!(
+        "/api/v1/tenants/{}/licenses/{}",
+        tenant["id"].as_str().unwrap(),
+        tenant["license_id"].as_str().unwrap()
+    );
+    let before = app.events(&tenant).await.len();
+    assert_eq!(app.put(&path, &app.platform(), &json!({ "active": false })).await.status(), StatusCode::OK);
+    problem(malformed().await, 403, "license_inactive").await;
+    // The change of the license is recorded, and of the malformed acquires nothing.
+    assert_eq!(app.events(&tenant).await.len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_tenant_shows_the_seats_of_its_first_license_under_a_new_etag() {
+    let app = start().await;
+    let tenant = app.tenant(5).await;
+    let own = format!("/api/v1/tenants/{}", tenant["id"].as_str().unwrap());
+    let etag = async || app.get(&own, &app.platform()).await.headers()["etag"].clone();
+    let license = format!("{own}/licenses/{}", tenant["license_id"].as_str().unwrap());
+    let before = etag().await;
+    assert_eq!(
+        app.put(&license, &app.platform(), &json!({ "plan": "other" })).await.status(),
+        StatusCode::OK
+    );
+    assert_eq!(etag().await, before, "the plan of a license is not its tenant's");
+    assert_eq!(
+        app.put(&license, &app.platform(), &json!({ "seats_total": 7 })).await.status(),
+        StatusCode::OK
+    );
+    assert_ne!(etag().await, before);
+    let shown: Value = app.get(&own, &app.platform()).await.json().await.unwrap();
+    assert_eq!((&shown["max_seats"], &shown["seats"]["total"]), (&json!(7), &json!(7)));
+    let second = json!({ "product": "other", "plan": "p", "seats_total": 1 });
+    let second: Value =
+        app.post(&format!("{own}/licenses"), &app.platform(), &second).await.json().await.unwrap();
+    let path = format!("{own}/licenses/{}", second["license_id"].as_str().unwrap());
+    let before = etag().await;
+    assert_eq!(app.put(&path, &app.platform(), &json!({ "seats_total": 3 })).await.status(), StatusCode::OK);
+    assert_eq!(etag().await, before, "max_seats are the first license's alone");
+    let recorded = app.events(&tenant).await;
+    let tenant_updated: Vec<_> = recorded.iter().filter(|one| one["type"] == "tenant_updated").collect();
+    assert_eq!(tenant_updated.len(), 1);
+    assert_eq!(tenant_updated[0]["data"], json!({ "max_seats": 7 }));
+}

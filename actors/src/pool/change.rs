@@ -1,12 +1,14 @@
-//! A change of a license's terms: all or nothing, in a statement of its own, because it may hold or let go a name.
+//! A change of a license's terms: all or nothing, in a statement of its own, because it may hold or let go a name, and
+//! because the seats of a tenant's first license are its `max_seats`: both streams say so, or neither.
 
-use events::{Event, LogError, NameClaim, NewEvent, Refused, StreamWrite, Subject};
+use events::{Event, LogError, NameClaim, NewEvent, Refused, Seats, StreamWrite, Subject, TenantChange};
 use uuid::Uuid;
 
 use super::batch::{Context, Core, Pending};
 use super::command::{Answer, Command};
 use super::decide::{Refusal, decide};
 use super::load::catch_up;
+use super::state::PoolState;
 use crate::writer::Job;
 
 /// How often a change is decided again before its caller is told to come back.
@@ -33,7 +35,10 @@ pub(crate) async fn run(context: &Context, core: &mut Core, pending: Pending) ->
             }
             Err(_) => return Ok(()),
         };
-        let job = job(core, &proposed, change.active, pending.request_id.clone());
+        let mut job = job(core, &proposed, change.active, pending.request_id.clone());
+        if let Some(seats) = change.seats_total {
+            job.streams.extend(max_seats(context, &core.state, seats, pending.request_id.clone()).await?);
+        }
         let appended = context.writer.append(job).await?;
         match appended.refused.first() {
             None | Some(Refused::Already { .. }) => {
@@ -58,6 +63,34 @@ pub(crate) async fn run(context: &Context, core: &mut Core, pending: Pending) ->
     Ok(())
 }
 
+/// What the tenant's stream says of the seats of its first license; `None` for its other licenses.
+async fn max_seats(
+    context: &Context,
+    state: &PoolState,
+    seats: Seats,
+    request_id: Option<String>,
+) -> Result<Option<StreamWrite>, LogError> {
+    let tenant_id = state.tenant_id;
+    if context.log.licenses_of(tenant_id).await?.first() != Some(&state.license_id) {
+        return Ok(None);
+    }
+    let Some(head) = context.log.stream_head(tenant_id.0).await? else { return Ok(None) };
+    let change = TenantChange { max_seats: Some(seats), ..TenantChange::default() };
+    let event = new_event(Subject::default(), Event::TenantUpdated(change), request_id);
+    Ok(Some(StreamWrite {
+        stream_id: tenant_id.0,
+        tenant_id,
+        product: None,
+        expected: head.version,
+        standing: None,
+        events: vec![event],
+    }))
+}
+
+fn new_event(subject: Subject, event: Event, request_id: Option<String>) -> NewEvent {
+    NewEvent { event_id: Uuid::now_v7(), subject, event, request_id, key: None, give_back: false }
+}
+
 fn job(core: &Core, proposed: &[(Subject, Event)], active: Option<bool>, request_id: Option<String>) -> Job {
     let state = &core.state;
     let product = state.license.as_ref().map(|license| license.product.clone());
@@ -72,14 +105,7 @@ fn job(core: &Core, proposed: &[(Subject, Event)], active: Option<bool>, request
     };
     let events = proposed
         .iter()
-        .map(|(subject, event)| NewEvent {
-            event_id: Uuid::now_v7(),
-            subject: subject.clone(),
-            event: event.clone(),
-            request_id: request_id.clone(),
-            key: None,
-            give_back: false,
-        })
+        .map(|(subject, event)| new_event(subject.clone(), event.clone(), request_id.clone()))
         .collect();
     let stream = StreamWrite {
         stream_id: state.license_id.0,

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use actors::{AcquireSeat, Answer, Grant, Preview, Reason, Request};
-use events::{HardwareId, IdempotencyKey, LicenseId, MachineName, Product, TenantId};
+use events::{HardwareId, IdempotencyKey, LicenseId, MachineName, Product, Standing, TenantId};
 use futures_util::future::{Either, select};
 use poem::http::HeaderValue;
 use sha2::{Digest, Sha256};
@@ -73,13 +73,34 @@ async fn check(
     if body.peek("user_id").is_some_and(|user_id| user_id != caller.user_id.as_str()) {
         return Err(Problem::UserMismatch);
     }
-    let seat = parse(&caller, body, keys)?;
+    let seat = match parse(&caller, body, keys) {
+        Ok(seat) => seat,
+        Err(malformed) => {
+            let refused = refused_anyway(app, tenant_id, license_id, &caller).await?;
+            return Err(refused.unwrap_or(malformed));
+        }
+    };
     // A product that is no product was refused with the body.
     let (Some(license_id), Some(product)) = (license_id, product) else {
         return Err(Problem::LicenseNotFound);
     };
     tracing::Span::current().record("license_id", tracing::field::display(license_id));
     Ok(Checked { tenant_id, license_id, product, caller, seat, request })
+}
+
+/// Why an acquire would be refused whatever its body said. A well-formed one is judged by its pool instead.
+async fn refused_anyway(
+    app: &App,
+    tenant_id: TenantId,
+    license_id: Option<LicenseId>,
+    caller: &Caller,
+) -> Result<Option<Problem>, Problem> {
+    if app.log().find_member(tenant_id, &caller.user_id).await?.is_some_and(|member| member.removed) {
+        return Ok(Some(REMOVED));
+    }
+    let stream_id = license_id.map_or(tenant_id.0, |license_id| license_id.0);
+    let standing = app.log().standing_of(stream_id).await?.unwrap_or(Standing::Ok);
+    Ok((standing != Standing::Ok).then_some(Problem::NotAccepted(standing)))
 }
 
 fn parse(caller: &Caller, body: &Body<AcquireBody>, keys: &[HeaderValue]) -> Result<AcquireSeat, Problem> {

@@ -289,4 +289,5 @@ async fn a_user_is_added_once_with_the_reason_and_a_removed_one_is_refused() {
     let client = app.superuser().await;
     client.execute("update users set removed = true", &[]).await.unwrap();
     problem(app.acquire(&alice, "third-machine").await, 403, "forbidden").await;
+    problem(app.acquire(&alice, "short").await, 403, "forbidden").await;
 }

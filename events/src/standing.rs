@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::LogError;
-
 /// Why a pool does not accept acquires and heartbeats, or [`Standing::Ok`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -28,13 +26,5 @@ impl Standing {
             Self::LicenseInactive => "license_inactive",
             Self::LicenseExpired => "license_expired",
         }
-    }
-
-    /// The standing of a word that `standing` in `schema/` answered.
-    pub(crate) fn parse(word: &str) -> Result<Self, LogError> {
-        [Self::Ok, Self::TenantInactive, Self::LicenseInactive, Self::LicenseExpired]
-            .into_iter()
-            .find(|standing| standing.as_str() == word)
-            .ok_or_else(|| LogError::Rejected(format!("{word} is no standing")))
     }
 }

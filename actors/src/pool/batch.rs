@@ -3,13 +3,15 @@
 //! Delivery: a command is answered from committed events only. When this ends without an answer, its sender was
 //! dropped and the caller says "unavailable"; repeating the command is safe.
 
+mod settle;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use events::{Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, Refused, SessionId};
+use events::{EventLog, LicenseId, LicenseTerms, LogError, SessionId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::command::{Answer, Command, Grant};
+use super::command::{Answer, Command};
 use super::load::{Loaded, catch_up, load};
 use super::mirror::Mirror;
 use super::plan::{Asked, Outcome, Plan};
@@ -229,137 +231,6 @@ impl Run<'_> {
         }
     }
 
-    /// Applies what was written and answers; what was refused is put right, so that the next round decides otherwise.
-    async fn settle(&mut self, plan: Plan, appended: Option<Appended>) -> Result<(), LogError> {
-        let (mut at, refused) = match appended {
-            Some(appended) => (appended.at, appended.refused),
-            None => (self.context.writer.now(), Vec::new()),
-        };
-        let mut written = true;
-        let mut stale = false;
-        for one in &refused {
-            match one {
-                Refused::Already { at: before, .. } => at = *before,
-                Refused::Conflict { .. } => (written, stale) = (false, true),
-                Refused::NotLapsed { session, until, .. } => {
-                    written = false;
-                    self.core.state.extend(*session, until.after(CLOCK_ERROR));
-                }
-                Refused::UserUnknown { session, .. } => {
-                    written = false;
-                    self.turn_away(*session, Answer::UserUnknown);
-                }
-                Refused::UserRemoved { session, .. } => {
-                    written = false;
-                    self.turn_away(*session, Answer::UserRemoved);
-                }
-                Refused::Renewed { session, .. } => {
-                    written = false;
-                    self.turn_away(*session, Answer::NotHeld { end: None });
-                }
-                Refused::KeyTaken { session, .. } => {
-                    written = false;
-                    self.turn_away(*session, Answer::KeyTaken);
-                }
-                Refused::NameTaken { .. }
-                | Refused::Missing { .. }
-                | Refused::LicenseInactive { .. }
-                | Refused::LicenseExpired { .. }
-                | Refused::TenantInactive { .. } => {}
-            }
-        }
-        let license = plan.draft.license.clone();
-        if written {
-            let expired =
-                plan.decisions.iter().filter(|new| matches!(new.event, Event::SeatExpired { .. })).count();
-            metrics::counter!("license_seat_decisions_total", "decision" => "expired")
-                .increment(expired as u64);
-            self.core.state = plan.draft;
-            self.ended.extend(plan.ended);
-        }
-        let deadline = at.after(self.context.ttl);
-        let (mut still_waiting, mut lookups) = (Vec::new(), Vec::new());
-        // Whoever was turned away is gone from `waiting`, but not from the plan.
-        let outcomes = plan.outcomes.into_iter();
-        for (slot, outcome) in std::mem::take(&mut self.waiting).into_iter().zip(outcomes) {
-            if slot.reply.is_closed() {
-                continue;
-            }
-            let heartbeat = |session_id: &SessionId| {
-                refused.iter().find_map(|one| one.heartbeat().filter(|(session, _)| session == session_id))
-            };
-            let total = self.core.state.limit();
-            let answer = match &outcome {
-                Outcome::Grant { session_id, used } if written => {
-                    self.core.state.extend(*session_id, deadline);
-                    grant(&slot, *session_id, *used, total, license.as_ref(), deadline).map(Answer::Granted)
-                }
-                Outcome::Renew { session_id, used } if heartbeat(session_id).is_none() => {
-                    self.core.state.extend(*session_id, deadline);
-                    grant(&slot, *session_id, *used, total, license.as_ref(), deadline).map(Answer::Renewed)
-                }
-                Outcome::Renew { .. } => {
-                    stale = true;
-                    None
-                }
-                Outcome::Deny { reason, used, total } if written => {
-                    Some(Answer::Denied { reason: *reason, used: *used, total: *total })
-                }
-                Outcome::Beat { session_id } => match heartbeat(session_id) {
-                    None => {
-                        self.core.state.extend(*session_id, deadline);
-                        Some(Answer::Alive { deadline })
-                    }
-                    Some((_, Some(standing))) => Some(Answer::NotAccepted(standing)),
-                    Some((_, None)) => {
-                        lookups.push(slot);
-                        continue;
-                    }
-                },
-                Outcome::NotHeld { .. } => {
-                    lookups.push(slot);
-                    continue;
-                }
-                Outcome::End { .. } if written => Some(match slot.command {
-                    Command::Revoke { .. } => Answer::Revoked,
-                    _ => Answer::Released,
-                }),
-                Outcome::Expire if written => Some(Answer::Expired),
-                _ => None,
-            };
-            match answer {
-                Some(answer) => reply(slot, answer),
-                None => still_waiting.push(slot),
-            }
-        }
-        self.waiting = still_waiting;
-        if !lookups.is_empty() {
-            // Beside the batch: nobody else waits for these, and their failure is nobody else's.
-            tokio::spawn(look_up(self.context.log.clone(), self.core.state.license_id, lookups));
-        }
-        if stale {
-            self.caught_up = true;
-            catch_up(&self.context.log, &self.context.writer, &mut self.core.state).await?;
-        }
-        Ok(())
-    }
-
-    /// Answers the acquire that would have got this session, or the release that would have given it back.
-    fn turn_away(&mut self, session: SessionId, answer: Answer) {
-        for pending in &mut self.waiting {
-            let meant = match &pending.command {
-                Command::Acquire { session_id, .. } => *session_id == session,
-                Command::Release { session_id, give_back, .. } => *give_back && *session_id == session,
-                _ => false,
-            };
-            if meant {
-                let (closed, _) = oneshot::channel();
-                let sender = std::mem::replace(&mut pending.reply, closed);
-                let _ = sender.send(answer.clone());
-            }
-        }
-    }
-
     /// Brings the mirror to what the log says now.
     async fn mirror(&mut self) {
         let state = &self.core.state;
@@ -369,67 +240,4 @@ impl Run<'_> {
         let forgotten = std::mem::take(&mut self.forgotten);
         self.core.mirror.follow(self.context, &mut self.core.state, ended, forgotten, self.repair).await;
     }
-}
-
-/// Answers commands whose session is not held: how it ended, if it ever was this user's.
-async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
-    for slot in slots {
-        match not_held(&log, license_id, &slot.command).await {
-            Ok(answer) => reply(slot, answer),
-            Err(error) => tracing::warn!(%error, %license_id, "an ended session was not looked up"),
-        }
-    }
-}
-
-async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> Result<Answer, LogError> {
-    let (session_id, user_id) = match command {
-        Command::Heartbeat { session_id, user_id } | Command::Release { session_id, user_id, .. } => {
-            (*session_id, Some(user_id))
-        }
-        Command::Revoke { session_id, .. } => (*session_id, None),
-        Command::Acquire { .. } | Command::Expire | Command::ChangeLicense { .. } => {
-            return Ok(Answer::NotHeld { end: None });
-        }
-    };
-    let place = log.find_session(session_id).await?;
-    let own = place.is_some_and(|place| {
-        place.license_id == license_id && user_id.is_none_or(|user_id| place.user_id == *user_id)
-    });
-    let end = if own { log.session_end(session_id).await? } else { None };
-    Ok(Answer::NotHeld { end })
-}
-
-fn grant(
-    pending: &Pending,
-    session_id: SessionId,
-    used: u32,
-    total: events::Seats,
-    license: Option<&Arc<LicenseTerms>>,
-    deadline: events::Time,
-) -> Option<Grant> {
-    let Command::Acquire { user_id, hardware_id, .. } = &pending.command else { return None };
-    Some(Grant {
-        session_id,
-        user_id: user_id.clone(),
-        hardware_id: hardware_id.clone(),
-        license: license?.clone(),
-        deadline,
-        used,
-        total,
-    })
-}
-
-fn reply(pending: Pending, answer: Answer) {
-    let decision = match &answer {
-        Answer::Granted(_) => Some("granted"),
-        Answer::Renewed(_) => Some("renewed"),
-        Answer::Denied { .. } => Some("denied"),
-        Answer::Released => Some("released"),
-        Answer::Revoked => Some("revoked"),
-        _ => None,
-    };
-    if let Some(decision) = decision {
-        metrics::counter!("license_seat_decisions_total", "decision" => decision).increment(1);
-    }
-    let _ = pending.reply.send(answer);
 }

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::log::EventLog;
-use crate::{Event, LicenseId, LogError, Product, SessionId, Standing, TenantId, UserId, decode};
+use crate::{Event, LicenseId, LogError, Product, SessionId, TenantId, UserId, decode};
 
 /// The license that an acquire of a product is decided on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,20 +202,6 @@ impl EventLog {
             .await?;
         let row = client.query_opt(&statement, &[&tenant_id.0, &user_id.as_str()]).await?;
         Ok(row.map(|row| Member { roles: row.get(0), removed: row.get(1) }))
-    }
-
-    /// Whether a stream accepts now, by Postgres's clock; a tenant's own stream knows of its tenant alone. `None`: there
-    /// is no such stream.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn standing_of(&self, stream_id: Uuid) -> Result<Option<Standing>, LogError> {
-        let client = self.database.get().await?;
-        let statement = client
-            .prepare_cached("select standing(s, clock_timestamp()) from streams s where s.stream_id = $1")
-            .await?;
-        let row = client.query_opt(&statement, &[&stream_id]).await?;
-        row.map(|row| Standing::parse(row.get(0))).transpose()
     }
 
     /// Makes the heartbeat partitions of the coming days.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::log::EventLog;
 use crate::log::read::{columns, recorded};
-use crate::{LogError, Recorded, TenantId, Time};
+use crate::{LogError, Recorded, Standing, TenantId, Time};
 
 /// How many decisions are read in one go while a stream is loaded.
 const PAGE: i64 = 5_000;
@@ -19,6 +19,8 @@ pub struct StreamHead {
     pub version: i64,
     /// Whether its tenant is active.
     pub tenant_active: bool,
+    /// Whether it accepts, by Postgres's clock when it was read; a tenant's own stream knows of its tenant alone.
+    pub standing: Standing,
     /// Postgres's clock when it was read.
     pub now: Time,
 }
@@ -42,13 +44,19 @@ impl EventLog {
     pub async fn stream_head(&self, stream_id: Uuid) -> Result<Option<StreamHead>, LogError> {
         let client = self.database.get().await?;
         let statement = client
-            .prepare_cached("select tenant_id, version, tenant_active, clock_timestamp() as now from streams where stream_id = $1")
+            .prepare_cached(
+                "select tenant_id, version, tenant_active, to_jsonb(standing(s, t.now)) as standing, t.now
+                 from streams s cross join (select clock_timestamp() as now) t where stream_id = $1",
+            )
             .await?;
-        let row = client.query_opt(&statement, &[&stream_id]).await?;
-        Ok(row.map(|row| StreamHead {
+        let Some(row) = client.query_opt(&statement, &[&stream_id]).await? else { return Ok(None) };
+        let standing = serde_json::from_value(row.get("standing"))
+            .map_err(|error| LogError::Rejected(format!("the standing of stream {stream_id}: {error}")))?;
+        Ok(Some(StreamHead {
             tenant_id: TenantId(row.get("tenant_id")),
             version: row.get("version"),
             tenant_active: row.get("tenant_active"),
+            standing,
             now: row.get::<_, chrono::DateTime<chrono::Utc>>("now").into(),
         }))
     }

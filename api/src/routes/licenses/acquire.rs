@@ -99,8 +99,8 @@ async fn refused_anyway(
         return Ok(Some(REMOVED));
     }
     let stream_id = license_id.map_or(tenant_id.0, |license_id| license_id.0);
-    let standing = app.log().standing_of(stream_id).await?.unwrap_or(Standing::Ok);
-    Ok((standing != Standing::Ok).then_some(Problem::NotAccepted(standing)))
+    let standing = app.log().stream_head(stream_id).await?.map(|head| head.standing);
+    Ok(standing.filter(|standing| *standing != Standing::Ok).map(Problem::NotAccepted))
 }
 
 fn parse(caller: &Caller, body: &Body<AcquireBody>, keys: &[HeaderValue]) -> Result<AcquireSeat, Problem> {

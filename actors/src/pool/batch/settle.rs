@@ -1,0 +1,254 @@
+//! The end of a round: what was written is applied and answered; what was refused is put right, so that the next round
+//! decides otherwise. Only what is committed is answered.
+
+use std::sync::Arc;
+
+use events::{
+    Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, NewEvent, Refused, SessionId, Standing,
+    Time,
+};
+use tokio::sync::oneshot;
+
+use super::{CLOCK_ERROR, Pending, Run};
+use crate::pool::command::{Answer, Command, Grant};
+use crate::pool::load::catch_up;
+use crate::pool::plan::{Outcome, Plan};
+
+/// What came of a plan.
+struct Verdict {
+    /// Postgres's time of the append, or of the sending before if this was a resend.
+    at: Time,
+    /// The decisions and denials are in the log; heartbeats are judged one by one.
+    written: bool,
+    refused: Vec<Refused>,
+}
+
+impl Verdict {
+    fn is_conflict(&self) -> bool {
+        self.refused.iter().any(|one| matches!(one, Refused::Conflict { .. }))
+    }
+
+    /// Why the heartbeat of a session was refused: its pool's standing, or `Some(None)` if there is no such seat.
+    fn heartbeat(&self, session_id: SessionId) -> Option<Option<Standing>> {
+        self.refused
+            .iter()
+            .filter_map(Refused::heartbeat)
+            .find_map(|(session, standing)| (session == session_id).then_some(standing))
+    }
+}
+
+/// What becomes of a command.
+enum Next {
+    Answer(Answer),
+    /// How its session ended is read from the log.
+    LookUp,
+    /// Decided again.
+    Again,
+    /// Decided again, once the state has caught up with the log.
+    CatchUp,
+}
+
+impl Run<'_> {
+    /// Applies what was written and answers; whoever is not answered stays waiting.
+    pub(super) async fn settle(&mut self, plan: Plan, appended: Option<Appended>) -> Result<(), LogError> {
+        let verdict = self.learn(appended);
+        let Plan { draft, decisions, ended, outcomes, .. } = plan;
+        let license = draft.license.clone();
+        if verdict.written {
+            count_expired(&decisions);
+            self.core.state = draft;
+            self.ended.extend(ended);
+        }
+        let mut stale = verdict.is_conflict();
+        let mut lookups = Vec::new();
+        // Whoever was turned away still waits here, with nobody to listen, so that the outcomes stay in step.
+        for (slot, outcome) in std::mem::take(&mut self.waiting).into_iter().zip(outcomes) {
+            if slot.reply.is_closed() {
+                continue;
+            }
+            match self.next(&slot, &outcome, &verdict, license.as_ref()) {
+                Next::Answer(answer) => reply(slot, answer),
+                Next::LookUp => lookups.push(slot),
+                Next::Again => self.waiting.push(slot),
+                Next::CatchUp => {
+                    stale = true;
+                    self.waiting.push(slot);
+                }
+            }
+        }
+        if !lookups.is_empty() {
+            // Beside the batch: nobody else waits for these, and their failure is nobody else's.
+            tokio::spawn(look_up(self.context.log.clone(), self.core.state.license_id, lookups));
+        }
+        if stale {
+            self.caught_up = true;
+            catch_up(&self.context.log, &self.context.writer, &mut self.core.state).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the refusals: corrects deadlines, and turns away whom no further round can help.
+    fn learn(&mut self, appended: Option<Appended>) -> Verdict {
+        let Some(Appended { mut at, refused }) = appended else {
+            return Verdict { at: self.context.writer.now(), written: true, refused: Vec::new() };
+        };
+        let mut written = true;
+        for one in &refused {
+            match one {
+                Refused::Already { at: before, .. } => at = *before,
+                Refused::Conflict { .. } => written = false,
+                Refused::NotLapsed { session, until, .. } => {
+                    written = false;
+                    self.core.state.extend(*session, until.after(CLOCK_ERROR));
+                }
+                Refused::UserUnknown { session, .. } => {
+                    written = false;
+                    self.turn_away(*session, &Answer::UserUnknown);
+                }
+                Refused::UserRemoved { session, .. } => {
+                    written = false;
+                    self.turn_away(*session, &Answer::UserRemoved);
+                }
+                Refused::Renewed { session, .. } => {
+                    written = false;
+                    self.turn_away(*session, &Answer::NotHeld { end: None });
+                }
+                Refused::KeyTaken { session, .. } => {
+                    written = false;
+                    self.turn_away(*session, &Answer::KeyTaken);
+                }
+                Refused::NameTaken { .. }
+                | Refused::Missing { .. }
+                | Refused::LicenseInactive { .. }
+                | Refused::LicenseExpired { .. }
+                | Refused::TenantInactive { .. } => {}
+            }
+        }
+        Verdict { at, written, refused }
+    }
+
+    /// What an outcome comes to, given what was written.
+    fn next(
+        &mut self,
+        slot: &Pending,
+        outcome: &Outcome,
+        verdict: &Verdict,
+        license: Option<&Arc<LicenseTerms>>,
+    ) -> Next {
+        let deadline = verdict.at.after(self.context.ttl);
+        let written = verdict.written;
+        match outcome {
+            Outcome::Grant { session_id, used } if written => self
+                .hold(slot, *session_id, *used, license, deadline)
+                .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
+            Outcome::Renew { session_id, used } if verdict.heartbeat(*session_id).is_none() => self
+                .hold(slot, *session_id, *used, license, deadline)
+                .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant))),
+            Outcome::Renew { .. } => Next::CatchUp,
+            Outcome::Deny { reason, used, total } if written => {
+                Next::Answer(Answer::Denied { reason: *reason, used: *used, total: *total })
+            }
+            Outcome::Beat { session_id } => match verdict.heartbeat(*session_id) {
+                None => {
+                    self.core.state.extend(*session_id, deadline);
+                    Next::Answer(Answer::Alive { deadline })
+                }
+                Some(Some(standing)) => Next::Answer(Answer::NotAccepted(standing)),
+                Some(None) => Next::LookUp,
+            },
+            Outcome::NotHeld { .. } => Next::LookUp,
+            Outcome::End { .. } if written => Next::Answer(match slot.command {
+                Command::Revoke { .. } => Answer::Revoked,
+                _ => Answer::Released,
+            }),
+            Outcome::Expire if written => Next::Answer(Answer::Expired),
+            _ => Next::Again,
+        }
+    }
+
+    /// A seat as it is answered, with its deadline moved in the state.
+    fn hold(
+        &mut self,
+        slot: &Pending,
+        session_id: SessionId,
+        used: u32,
+        license: Option<&Arc<LicenseTerms>>,
+        deadline: Time,
+    ) -> Option<Grant> {
+        self.core.state.extend(session_id, deadline);
+        let Command::Acquire { user_id, hardware_id, .. } = &slot.command else { return None };
+        Some(Grant {
+            session_id,
+            user_id: user_id.clone(),
+            hardware_id: hardware_id.clone(),
+            license: license?.clone(),
+            deadline,
+            used,
+            total: self.core.state.limit(),
+        })
+    }
+
+    /// Answers the acquire that would have got this session, or the release that would have given it back.
+    fn turn_away(&mut self, session: SessionId, answer: &Answer) {
+        for pending in &mut self.waiting {
+            let meant = match &pending.command {
+                Command::Acquire { session_id, .. } => *session_id == session,
+                Command::Release { session_id, give_back, .. } => *give_back && *session_id == session,
+                _ => false,
+            };
+            if meant {
+                let (closed, _) = oneshot::channel();
+                let sender = std::mem::replace(&mut pending.reply, closed);
+                let _ = sender.send(answer.clone());
+            }
+        }
+    }
+}
+
+fn count_expired(decisions: &[NewEvent]) {
+    let expired = decisions.iter().filter(|new| matches!(new.event, Event::SeatExpired { .. })).count();
+    metrics::counter!("license_seat_decisions_total", "decision" => "expired").increment(expired as u64);
+}
+
+/// Answers commands whose session is not held: how it ended, if it ever was this user's.
+async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
+    for slot in slots {
+        match not_held(&log, license_id, &slot.command).await {
+            Ok(answer) => reply(slot, answer),
+            Err(error) => tracing::warn!(%error, %license_id, "an ended session was not looked up"),
+        }
+    }
+}
+
+async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> Result<Answer, LogError> {
+    let (session_id, user_id) = match command {
+        Command::Heartbeat { session_id, user_id } | Command::Release { session_id, user_id, .. } => {
+            (*session_id, Some(user_id))
+        }
+        Command::Revoke { session_id, .. } => (*session_id, None),
+        Command::Acquire { .. } | Command::Expire | Command::ChangeLicense { .. } => {
+            return Ok(Answer::NotHeld { end: None });
+        }
+    };
+    let place = log.find_session(session_id).await?;
+    let own = place.is_some_and(|place| {
+        place.license_id == license_id && user_id.is_none_or(|user_id| place.user_id == *user_id)
+    });
+    let end = if own { log.session_end(session_id).await? } else { None };
+    Ok(Answer::NotHeld { end })
+}
+
+fn reply(pending: Pending, answer: Answer) {
+    let decision = match &answer {
+        Answer::Granted(_) => Some("granted"),
+        Answer::Renewed(_) => Some("renewed"),
+        Answer::Denied { .. } => Some("denied"),
+        Answer::Released => Some("released"),
+        Answer::Revoked => Some("revoked"),
+        _ => None,
+    };
+    if let Some(decision) = decision {
+        metrics::counter!("license_seat_decisions_total", "decision" => decision).increment(1);
+    }
+    let _ = pending.reply.send(answer);
+}

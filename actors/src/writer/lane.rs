@@ -1,0 +1,217 @@
+//! One lane of the writer: a connection of its own, one statement at a time, each sent until its outcome is known.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use events::{Appended, Batch, EventLog, LogError, Refused};
+use tokio::sync::mpsc;
+
+use super::{Job, Queued, Shared, Work, gap};
+
+/// Longest silence of a statement before its outcome counts as unknown. Longer than the database's own limit.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Wait before the same is sent again: doubles from the first to the last.
+const RESEND: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+
+/// How often a rolled back statement (a deadlock, say) is sent again before its jobs fail.
+const MAX_ROLLBACKS: u32 = 40;
+
+/// Takes what `dispatch` fills, until the writer stops.
+pub(super) async fn run(shared: Shared, free: mpsc::Sender<mpsc::Sender<Work>>) {
+    let (mine, mut given) = mpsc::channel(1);
+    let mut connection = None;
+    while free.send(mine.clone()).await.is_ok() {
+        match given.recv().await {
+            Some(Work::Write(group)) => write(&shared, &mut connection, group).await,
+            Some(Work::Tick(done)) => {
+                tick(&shared, &mut connection).await;
+                let _ = done.send(());
+            }
+            None => return,
+        }
+    }
+}
+
+/// Writes a group and hands each job its part of the answer.
+async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, group: Vec<Queued>) {
+    let batch = batch_of(shared.ttl, &group);
+    metrics::histogram!("license_event_append_batch_size")
+        .record(group.iter().map(|one| one.job.len() as f64).sum::<f64>());
+    match send_until_known(shared, connection, &batch).await {
+        Ok(appended) => hand_out(group, &appended),
+        Err(error) if group.len() > 1 && matches!(error, LogError::Rejected(_)) => {
+            // One job that the database rejects must not take the others with it.
+            tracing::error!(%error, jobs = group.len(), "a group was rejected: each of its jobs goes alone");
+            for one in group {
+                let result =
+                    send_until_known(shared, connection, &batch_of(shared.ttl, std::slice::from_ref(&one)))
+                        .await;
+                let _ = one.reply.send(result);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, jobs = group.len(), "an append failed");
+            for one in group {
+                let _ = one.reply.send(Err(again(&error)));
+            }
+        }
+    }
+}
+
+/// The same failure for another job of the group.
+fn again(error: &LogError) -> LogError {
+    match error {
+        LogError::Rejected(text) => LogError::Rejected(text.clone()),
+        other => LogError::Unavailable(other.to_string()),
+    }
+}
+
+fn batch_of(ttl: Duration, group: &[Queued]) -> Batch {
+    let mut batch = Batch { ttl, ..Batch::default() };
+    for Queued { job, .. } in group {
+        batch.whole |= job.whole;
+        batch.streams.extend(job.streams.iter().cloned());
+        batch.names.extend(job.names.iter().cloned());
+        batch.heartbeats.extend(job.heartbeats.iter().cloned());
+    }
+    // Two replicas that move the same seats take them in the same order.
+    batch.heartbeats.sort_by_key(|beat| beat.session_id);
+    batch
+}
+
+fn hand_out(group: Vec<Queued>, appended: &Appended) {
+    let mut by_stream: HashMap<_, Vec<&Refused>> = HashMap::new();
+    let mut by_session = HashMap::new();
+    for refused in &appended.refused {
+        match (refused.stream(), refused.heartbeat()) {
+            (Some(stream), _) => by_stream.entry(stream).or_default().push(refused),
+            (None, Some((session, _))) => {
+                by_session.insert(session, refused);
+            }
+            (None, None) => {}
+        }
+    }
+    for Queued { job, reply } in group {
+        let of_streams =
+            job.streams.iter().filter_map(|one| by_stream.get(&one.stream_id)).flatten().copied();
+        let of_beats = job.heartbeats.iter().filter_map(|one| by_session.get(&one.session_id)).copied();
+        let refused: Vec<_> = of_streams.chain(of_beats).cloned().collect();
+        let conflicts = refused.iter().filter(|one| matches!(one, Refused::Conflict { .. })).count();
+        metrics::counter!("license_append_conflicts_total").increment(conflicts as u64);
+        count_events(&job, &refused);
+        let _ = reply.send(Ok(Appended { at: appended.at, refused }));
+    }
+}
+
+fn count_events(job: &Job, refused: &[Refused]) {
+    for stream in &job.streams {
+        if refused.iter().any(|one| one.stream() == Some(stream.stream_id)) {
+            continue;
+        }
+        for new in &stream.events {
+            metrics::counter!("license_events_appended_total", "type" => new.event.name()).increment(1);
+        }
+    }
+    let beats = job.heartbeats.len() - refused.iter().filter(|one| one.heartbeat().is_some()).count();
+    if beats > 0 {
+        metrics::counter!("license_events_appended_total", "type" => "seat_heartbeat")
+            .increment(beats as u64);
+    }
+}
+
+/// Sends a batch until its outcome is known, the same each time.
+async fn send_until_known(
+    shared: &Shared,
+    connection: &mut Option<deadpool_postgres::Object>,
+    batch: &Batch,
+) -> Result<Appended, LogError> {
+    let mut maybe_written = false;
+    let mut rollbacks = 0;
+    let mut pause = RESEND.0;
+    loop {
+        let sent = Instant::now();
+        match send(shared, connection, batch).await {
+            Ok(appended) => {
+                shared.clock.observe(sent, appended.at);
+                set_up(shared, true);
+                metrics::histogram!("license_event_append_duration_seconds")
+                    .record(sent.elapsed().as_secs_f64());
+                return Ok(appended);
+            }
+            Err(LogError::RolledBack(_)) if rollbacks < MAX_ROLLBACKS => rollbacks += 1,
+            Err(error @ LogError::Unknown(_)) => {
+                tracing::warn!(%error, "the outcome of an append is unknown: sending it again");
+                maybe_written = true;
+                discard(connection);
+                set_up(shared, false);
+            }
+            Err(error @ LogError::Unavailable(_)) => {
+                discard(connection);
+                set_up(shared, false);
+                if !maybe_written {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RESEND.1);
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    connection: &mut Option<deadpool_postgres::Object>,
+    batch: &Batch,
+) -> Result<Appended, LogError> {
+    let client = open(shared, connection).await?;
+    tokio::time::timeout(ANSWER_TIMEOUT, EventLog::append_on(client, batch))
+        .await
+        .unwrap_or_else(|_| Err(LogError::Unknown("no answer in time".to_owned())))
+}
+
+/// Closes a connection that may still have a statement under way: the pool must not hand it to anybody.
+fn discard(connection: &mut Option<deadpool_postgres::Object>) {
+    if let Some(connection) = connection.take() {
+        drop(deadpool_postgres::Object::take(connection));
+    }
+}
+
+async fn open<'a>(
+    shared: &Shared,
+    connection: &'a mut Option<deadpool_postgres::Object>,
+) -> Result<&'a deadpool_postgres::Object, LogError> {
+    if connection.as_ref().is_none_or(|client| client.is_closed()) {
+        *connection = Some(shared.log.database().get().await?);
+    }
+    connection.as_ref().ok_or_else(|| LogError::Unavailable("no connection".to_owned()))
+}
+
+fn set_up(shared: &Shared, up: bool) {
+    let changed = shared.up.send_if_modified(|was| std::mem::replace(was, up) != up);
+    if changed {
+        metrics::gauge!("license_postgres_up").set(if up { 1.0 } else { 0.0 });
+        tracing::warn!(up, "Postgres");
+    }
+}
+
+async fn tick(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>) {
+    let sent = Instant::now();
+    let tick = async { EventLog::tick_beacon_on(open(shared, connection).await?, gap(shared.ttl)).await };
+    match tokio::time::timeout(ANSWER_TIMEOUT, tick).await {
+        Ok(Ok(at)) => {
+            shared.clock.observe(sent, at);
+            set_up(shared, true);
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the beacon was not ticked");
+            discard(connection);
+            set_up(shared, false);
+        }
+        Err(_) => {
+            discard(connection);
+            set_up(shared, false);
+        }
+    }
+}

@@ -70,6 +70,7 @@ pub struct Gate {
     scripts: Arc<Scripts>,
     up: Arc<AtomicBool>,
     generation: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Gate {
@@ -110,6 +111,7 @@ impl Gate {
             }),
             up: Arc::new(AtomicBool::new(false)),
             generation: Arc::new(AtomicU64::new(0)),
+            closed: Arc::new(AtomicBool::new(false)),
         };
         tokio::spawn(gate.clone().probe());
         Ok(gate)
@@ -137,14 +139,21 @@ impl Gate {
     /// Asks Redis every now and then, so that nobody has to wait for it to find out.
     async fn probe(self) {
         let _ = tokio::time::timeout(COMMAND_TIMEOUT * 4, self.client.wait_for_connect()).await;
-        loop {
+        while !self.is_closed() {
             let answer = self.client.ping::<String>(None).await;
             self.set_up(answer.is_ok());
             tokio::time::sleep(PROBE_INTERVAL).await;
         }
     }
 
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     fn set_up(&self, up: bool) {
+        if self.is_closed() {
+            return;
+        }
         metrics::gauge!("license_redis_up").set(if up { 1.0 } else { 0.0 });
         if self.up.swap(up, Ordering::Relaxed) == up {
             return;
@@ -157,8 +166,9 @@ impl Gate {
         }
     }
 
-    /// Ends the connection.
+    /// Ends the connection; from here on a silent Redis is nobody's news.
     pub async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         let _ = self.client.quit().await;
     }
 

@@ -176,6 +176,30 @@ async fn a_switch_and_a_limit_hold_on_the_other_replica_at_once() {
 }
 
 #[tokio::test]
+async fn seats_change_while_users_arrive_and_the_tenant_says_the_same() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let (tenant_id, license_id) = one.tenant(1).await;
+    // Each user who arrives at the other replica moves the tenant's stream, on which the change is conditional too.
+    let arrivals = async {
+        for n in 0..300 {
+            two.join(tenant_id, &format!("user-{n}")).await;
+        }
+    };
+    let changes = async {
+        for seats in 2..=50 {
+            let change =
+                LicenseChange { seats_total: Some(Seats::new(seats).unwrap()), ..Default::default() };
+            let answer = one.pools.change_license(license_id, change, None, &request()).await.unwrap();
+            assert!(matches!(answer, Answer::Changed { .. }), "{seats} seats: {answer:?}");
+            let tenant = two.tenants.tenant(tenant_id).await.unwrap().unwrap();
+            assert_eq!(i64::from(tenant.terms.max_seats.get()), seats);
+        }
+    };
+    futures_util::join!(arrivals, changes);
+}
+
+#[tokio::test]
 async fn a_mirror_that_lies_is_repaired_and_nobody_suffers() {
     let world = World::new().await;
     let replica = world.replica().await;

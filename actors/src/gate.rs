@@ -14,6 +14,8 @@ use fred::interfaces::ClientLike;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, UnresponsiveConfig};
 use fred::types::scripts::Script;
 
+use crate::fail_point;
+
 /// Longest time a script call may take before the gate is skipped.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -244,6 +246,7 @@ impl Gate {
         if !self.sync_call(license_id, mode, version, limit, &seats[..first]).await? {
             return Some(false);
         }
+        fail_point::pass("in_repair").await.ok()?;
         for chunk in seats[first..].chunks(SYNC_CHUNK) {
             self.sync_call(license_id, "add", version, limit, chunk).await?.then_some(())?;
         }

@@ -5,6 +5,7 @@
 //! the state it decided on. Only committed events are answered. This crate owns `lua/`; it alone speaks Redis and ractor.
 
 mod clock;
+mod fail_point;
 mod gate;
 mod pool;
 mod reaper;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::clock::PostgresClock;
+use crate::fail_point;
 
 /// Statements under way at a time, each on a connection of its own.
 const LANES: usize = 2;
@@ -105,6 +106,9 @@ impl Writer {
     /// [`LogError::Unavailable`]: nothing was written. [`LogError::Rejected`]: it never will be.
     #[tracing::instrument(name = "append", skip_all)]
     pub async fn append(&self, job: Job) -> Result<Appended, LogError> {
+        if fail_point::is_on("skip_append") {
+            return Ok(Appended { at: self.now(), refused: Vec::new() });
+        }
         let (reply, answer) = oneshot::channel();
         self.queue
             .send(Queued { job, reply })

@@ -16,6 +16,7 @@ use super::load::{Loaded, catch_up, load};
 use super::mirror::Mirror;
 use super::plan::{Asked, Outcome, Plan};
 use super::state::PoolState;
+use crate::fail_point;
 use crate::gate::{Gate, Pass, holder};
 use crate::writer::Writer;
 
@@ -138,6 +139,7 @@ pub(crate) async fn run(context: &Context, core: &mut Core, waiting: Vec<Pending
             break;
         }
     }
+    fail_point::pass("before_mirror").await?;
     run.mirror().await;
     result
 }
@@ -172,7 +174,7 @@ impl Run<'_> {
         // A lapsed session that the log does not know is a ghost: a reservation that never became a seat.
         let ghosts = lapsed.into_iter().filter(|session| self.core.state.session(*session).is_none());
         self.ended.extend(ghosts.map(|session| (session, String::new())));
-        Ok(())
+        fail_point::pass("after_gate").await
     }
 
     /// Decides, appends and settles once; whoever is not answered stays waiting.

@@ -7,6 +7,7 @@ use events::{Appended, Batch, EventLog, LogError, Refused};
 use tokio::sync::mpsc;
 
 use super::{Job, Queued, Shared, Work, gap};
+use crate::fail_point;
 
 /// Longest silence of a statement before its outcome counts as unknown. Longer than the database's own limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
@@ -35,10 +36,17 @@ pub(super) async fn run(shared: Shared, free: mpsc::Sender<mpsc::Sender<Work>>) 
 
 /// Writes a group and hands each job its part of the answer.
 async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, group: Vec<Queued>) {
-    let batch = batch_of(shared.ttl, &group);
+    let mut batch = batch_of(shared.ttl, &group);
+    if fail_point::is_on("skip_standing") {
+        batch.streams.iter_mut().for_each(|stream| stream.standing = None);
+    }
     metrics::histogram!("license_event_append_batch_size")
         .record(group.iter().map(|one| one.job.len() as f64).sum::<f64>());
-    match send_until_known(shared, connection, &batch).await {
+    let mut result = send_until_known(shared, connection, &batch).await;
+    while fail_point::is_on("skip_compare_and_set") && expect_what_is_there(&mut batch, &result) {
+        result = send_until_known(shared, connection, &batch).await;
+    }
+    match result {
         Ok(appended) => hand_out(group, &appended),
         Err(error) if group.len() > 1 && matches!(error, LogError::Rejected(_)) => {
             // One job that the database rejects must not take the others with it.
@@ -57,6 +65,21 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
             }
         }
     }
+}
+
+/// Rule 2 broken on purpose: the batch follows the versions that the log has, and no longer the state that it was
+/// decided on. What else the statement wrote is recognised when it is sent again. Whether that changed anything.
+fn expect_what_is_there(batch: &mut Batch, result: &Result<Appended, LogError>) -> bool {
+    let Ok(appended) = result else { return false };
+    let mut conflicts = 0;
+    for refused in &appended.refused {
+        let Refused::Conflict { stream, version, .. } = refused else { continue };
+        for one in batch.streams.iter_mut().filter(|one| one.stream_id == *stream) {
+            (one.expected, one.standing) = (*version, None);
+            conflicts += 1;
+        }
+    }
+    conflicts > 0
 }
 
 /// The same failure for another job of the group.
@@ -166,7 +189,17 @@ async fn send(
     batch: &Batch,
 ) -> Result<Appended, LogError> {
     let client = open(shared, connection).await?;
-    tokio::time::timeout(ANSWER_TIMEOUT, EventLog::append_on(client, batch))
+    let append = async {
+        if !batch.streams.is_empty() {
+            fail_point::pass("before_append").await?;
+        }
+        let appended = EventLog::append_on(client, batch).await;
+        if !batch.streams.is_empty() {
+            fail_point::pass("after_commit").await?;
+        }
+        appended
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, append)
         .await
         .unwrap_or_else(|_| Err(LogError::Unknown("no answer in time".to_owned())))
 }

@@ -10,6 +10,7 @@ use events::{
 use tokio::sync::oneshot;
 
 use super::{CLOCK_ERROR, Pending, Run};
+use crate::fail_point;
 use crate::pool::command::{Answer, Command, Grant};
 use crate::pool::load::catch_up;
 use crate::pool::plan::{Outcome, Plan};
@@ -58,6 +59,9 @@ impl Run<'_> {
             count_expired(&decisions);
             self.core.state = draft;
             self.ended.extend(ended);
+        }
+        if !decisions.is_empty() {
+            fail_point::pass("before_reply").await?;
         }
         let mut stale = verdict.is_conflict();
         let mut lookups = Vec::new();

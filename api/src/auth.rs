@@ -82,7 +82,7 @@ impl Authenticator {
     pub async fn of_tenant(&self, caller: &Caller, named: &str) -> Result<TenantId, Problem> {
         let named: Option<TenantId> = named.parse().ok();
         if caller.roles.contains(&Role::PlatformAdmin) {
-            let tenant_id = named.ok_or(Problem::TenantNotFound)?;
+            let tenant_id = named.filter(|id| *id != TenantId::PLATFORM).ok_or(Problem::TenantNotFound)?;
             self.limits.check(tenant_id, &caller.user_id)?;
             return match self.log.stream_head(tenant_id.0).await? {
                 Some(head) if head.tenant_id == tenant_id => Ok(tenant_id),

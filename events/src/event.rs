@@ -70,6 +70,42 @@ pub enum Event {
         /// Why, in the admin's words.
         reason: String,
     },
+    /// A key that signs license tokens was made. Key events stand on the platform's own stream.
+    SigningKeyCreated {
+        /// RFC 7638 thumbprint.
+        kid: String,
+        /// Where its private half is: `local`, or the name of a KMS version.
+        held_by: String,
+        /// The operator who did it.
+        by: String,
+    },
+    /// A public key entered the published set.
+    SigningKeyPublished {
+        /// The key.
+        kid: String,
+        /// Where its private half is.
+        held_by: String,
+        /// An operator, or `serve`: a replica found the key in its signer.
+        by: String,
+    },
+    /// A replica began to sign with a key, or to sign for longer than was known.
+    SigningKeyActivated {
+        /// The key.
+        kid: String,
+        /// Grace of the tokens of licenses that do not say.
+        offline_grace_seconds: u32,
+    },
+    /// A key signs no more, and left the published set.
+    SigningKeyRetired {
+        /// The key.
+        kid: String,
+        /// It was retired although tokens that it signed may be alive: it is believed compromised.
+        emergency: bool,
+        /// Why, in the operator's words.
+        reason: String,
+        /// The operator who did it.
+        by: String,
+    },
 }
 
 /// What brought a user into a tenant.
@@ -217,7 +253,7 @@ impl Event {
     }
 
     /// Every type there is.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 17] = [
         "tenant_created",
         "tenant_updated",
         "user_added",
@@ -231,6 +267,10 @@ impl Event {
         "seat_expired",
         "seat_denied",
         "seat_revoked",
+        "signing_key_created",
+        "signing_key_published",
+        "signing_key_activated",
+        "signing_key_retired",
     ];
 
     /// The type, as the log, the API and the metrics call it.
@@ -250,6 +290,10 @@ impl Event {
             Self::SeatExpired { .. } => "seat_expired",
             Self::SeatDenied { .. } => "seat_denied",
             Self::SeatRevoked { .. } => "seat_revoked",
+            Self::SigningKeyCreated { .. } => "signing_key_created",
+            Self::SigningKeyPublished { .. } => "signing_key_published",
+            Self::SigningKeyActivated { .. } => "signing_key_activated",
+            Self::SigningKeyRetired { .. } => "signing_key_retired",
         }
     }
 }

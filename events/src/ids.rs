@@ -49,6 +49,11 @@ id!(
     /// A customer organisation.
     TenantId
 );
+impl TenantId {
+    /// Whose stream the service's own acts are on, those that concern every tenant: the nil UUID, which no tenant has.
+    pub const PLATFORM: Self = Self(Uuid::nil());
+}
+
 id!(
     /// A tenant's right to seats of one product; also the id of its pool's stream.
     LicenseId

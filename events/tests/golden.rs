@@ -41,7 +41,7 @@ fn seats(count: i64) -> Seats {
 
 /// The events that the files hold, by name.
 fn samples() -> BTreeMap<&'static str, Event> {
-    [tenants(), users(), licenses(), sessions()].into_iter().flatten().collect()
+    [tenants(), users(), licenses(), sessions(), keys()].into_iter().flatten().collect()
 }
 
 fn tenants() -> Vec<(&'static str, Event)> {
@@ -155,8 +155,30 @@ fn sessions() -> Vec<(&'static str, Event)> {
     ]
 }
 
+fn keys() -> Vec<(&'static str, Event)> {
+    let kid = || "b7Kx0cGQ".to_owned();
+    let version = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/2".to_owned();
+    let (ada, serve) = ("ada@ops".to_owned(), "serve".to_owned());
+    let retired = |emergency, reason: &str| Event::SigningKeyRetired {
+        kid: kid(),
+        emergency,
+        reason: reason.to_owned(),
+        by: "ada@ops".to_owned(),
+    };
+    vec![
+        ("signing_key_created", Event::SigningKeyCreated { kid: kid(), held_by: version, by: ada }),
+        (
+            "signing_key_published",
+            Event::SigningKeyPublished { kid: kid(), held_by: "local".to_owned(), by: serve },
+        ),
+        ("signing_key_activated", Event::SigningKeyActivated { kid: kid(), offline_grace_seconds: 86_400 }),
+        ("signing_key_retired", retired(false, "")),
+        ("signing_key_retired, emergency", retired(true, "laptop stolen")),
+    ]
+}
+
 /// How many types there are, and a number for each: a new one does not compile before it has its golden data.
-const TYPES: usize = 13;
+const TYPES: usize = 17;
 
 fn number(event: &Event) -> usize {
     match event {
@@ -173,6 +195,10 @@ fn number(event: &Event) -> usize {
         Event::SeatExpired { .. } => 10,
         Event::SeatDenied { .. } => 11,
         Event::SeatRevoked { .. } => 12,
+        Event::SigningKeyCreated { .. } => 13,
+        Event::SigningKeyPublished { .. } => 14,
+        Event::SigningKeyActivated { .. } => 15,
+        Event::SigningKeyRetired { .. } => 16,
     }
 }
 

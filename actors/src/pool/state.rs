@@ -97,7 +97,11 @@ impl PoolState {
             | Event::TenantUpdated(_)
             | Event::UserAdded { .. }
             | Event::UserUpdated(_)
-            | Event::UserRemoved {} => {}
+            | Event::UserRemoved {}
+            | Event::SigningKeyCreated { .. }
+            | Event::SigningKeyPublished { .. }
+            | Event::SigningKeyActivated { .. }
+            | Event::SigningKeyRetired { .. } => {}
         }
         if event.is_decision() {
             self.version += 1;

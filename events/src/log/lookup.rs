@@ -67,13 +67,13 @@ pub struct Member {
 }
 
 impl EventLog {
-    /// The tenant whose id or `identity_tenant` is the claim.
+    /// The tenant whose id or `identity_tenant` is the claim. The platform's own stream is no tenant's.
     ///
     /// # Errors
     /// When the database cannot be asked.
     pub async fn find_tenant(&self, claim: &str) -> Result<Option<TenantId>, LogError> {
         let client = self.database.get().await?;
-        let id = claim.parse::<TenantId>().ok().map(|id| id.0);
+        let id = claim.parse::<TenantId>().ok().filter(|id| *id != TenantId::PLATFORM).map(|id| id.0);
         let statement = client
             .prepare_cached(
                 "select stream_id from streams where stream_id = $1 and product is null

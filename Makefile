@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-server test-sdk lint bench coverage engines
+.PHONY: run test test-server test-sdk ops-test lint bench coverage engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
@@ -19,6 +19,9 @@ test-sdk: engines ## the Python SDK's tests, against the real server
 	@scripts/install-python.sh
 	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
 	sdk/python/run-tests.sh
+
+ops-test: ## image, manifests, alerts, dashboards: each with its own validator
+	@scripts/ops/test.sh
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --all --check

@@ -11,6 +11,7 @@
 
 mod baseline;
 mod bench;
+pub mod check;
 mod cli;
 mod crowd;
 mod http;
@@ -29,7 +30,17 @@ pub use bench::{BenchOptions, bench};
 pub use cli::{Cli, Command};
 pub use crowd::{Crowd, User};
 pub use http::{Answer, Call, Connection, Endpoint};
+pub use issuer::Issuer;
 pub use load::{Client, Goal, LoadOptions, Next, Report, Run, Scenario, Script, drive, load};
+pub use process::{Process, free_port};
 pub use tally::{Outcome, Summary, Tally};
 pub use target::{Credential, Target};
 pub use token::{Issuing, JwtKey};
+
+/// A new RSA-4096 key for `SIGNING_KEY_FILE`, PKCS#8 PEM.
+///
+/// # Errors
+/// When the key cannot be made.
+pub fn signing_key_pem() -> anyhow::Result<String> {
+    keys::to_pem(&keys::generate(aws_lc_rs::rsa::KeySize::Rsa4096)?)
+}

@@ -89,7 +89,11 @@ impl Issuing {
         self.mint("load-admin", None, &["platform_admin"])
     }
 
-    fn mint(&self, subject: &str, tenant: Option<&str>, roles: &[&str]) -> Result<String> {
+    /// A token of this subject with these roles; a platform admin's names no tenant.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn mint(&self, subject: &str, tenant: Option<&str>, roles: &[&str]) -> Result<String> {
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
         let mut claims = json!({

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-const SERVICE: [&str; 4] = ["events", "actors", "projections", "api"];
+const SERVICE: [&str; 5] = ["events", "merkle", "actors", "projections", "api"];
 
 /// The direct dependencies of a crate of the workspace, those of its tests apart.
 fn dependencies(name: &str) -> BTreeSet<String> {
@@ -27,6 +27,7 @@ fn of_the_service(name: &str) -> BTreeSet<String> {
 fn arrows_point_one_way() {
     let only = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(of_the_service("events"), only(&[]));
+    assert_eq!(of_the_service("merkle"), only(&[]));
     assert_eq!(of_the_service("actors"), only(&["events"]));
     assert_eq!(of_the_service("projections"), only(&["events"]));
     assert_eq!(of_the_service("api"), only(&["events", "actors", "projections"]));
@@ -49,7 +50,7 @@ fn each_protocol_is_spoken_in_one_crate() {
             assert_eq!(dependencies(name).contains(library), name == speaker, "{name} and {library}");
         }
     }
-    for name in ["events", "actors", "projections"] {
+    for name in ["events", "merkle", "actors", "projections"] {
         assert!(!dependencies(name).contains("poem") && !dependencies(name).contains("engines"), "{name}");
     }
 }

@@ -19,7 +19,7 @@ use anyhow::Result;
 
 use crate::baseline::{Baseline, BaselineOptions};
 use crate::crowd::Crowd;
-use crate::stand::{Stand, create_tenants, server_path};
+use crate::stand::{Stand, StandOptions, create_tenants, server_path};
 use crate::target::{Credential, Target};
 
 use field::{Field, Limits};
@@ -77,7 +77,7 @@ pub async fn bench(options: BenchOptions) -> Result<()> {
 async fn service(options: &BenchOptions, sheet: &mut Sheet) -> Result<()> {
     let server = server_path(options.server.clone())?;
     eprintln!("starting Postgres, Redis, an issuer and {}", server.display());
-    let stand = Stand::start(&server).await?;
+    let stand = Stand::start(&server, StandOptions::default()).await?;
     let fields = service_fields(options, &stand).await?;
     let measurements = options.measurements();
     for run in 1..=options.runs {

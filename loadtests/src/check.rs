@@ -18,19 +18,25 @@
 
 mod admin;
 mod client;
+mod command;
+mod evidence;
 mod examine;
+mod fold;
 mod history;
 mod judge;
 mod log;
+mod mirror;
 mod notice;
 mod plan;
 mod play;
 mod recorder;
 mod report;
+mod shown;
 mod site;
 mod wire;
 mod workload;
 
+pub use command::{CheckOptions, CheckedSystem, check};
 pub use examine::examine;
 pub use history::{Act, Call, Fault, FaultKind, History, Moment, Noticed, Origin, Outcome};
 pub use play::{FaultHandle, Play, play};

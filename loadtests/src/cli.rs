@@ -1,5 +1,6 @@
 //! The command line.
 
+mod check;
 mod load;
 
 use std::path::PathBuf;
@@ -10,9 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::baseline::BaselineOptions;
 use crate::bench::{BenchOptions, Work};
 
+pub use check::CheckArguments;
 pub use load::LoadArguments;
 
-/// Load generator and benchmark of CODITECT License Management.
+/// Load generator, benchmark and checker of CODITECT License Management.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -28,6 +30,8 @@ pub enum Command {
     Bench(BenchArguments),
     /// Open loop: what clients experience at a constant rate of requests.
     Load(LoadArguments),
+    /// Clients that crash, repeat and come late, and whether the protocol's invariants hold; fails if one does not.
+    Check(CheckArguments),
 }
 
 /// `loadtests bench`.

@@ -1,13 +1,16 @@
 //! The load generator: virtual clients that acquire seats, keep them with heartbeats and release them,
 //! and the measurements taken of a server while they do.
 //!
-//! It knows the service by HTTP alone and shares no code with it, so that a mistake in the server cannot
-//! be repeated here. Two kinds of measurement, which answer two questions:
+//! It shares no code with the service, so that a mistake in the server cannot be repeated here. Two kinds of
+//! measurement, which know the service by HTTP alone and answer two questions:
 //!
 //! - [`bench()`] is **closed loop**: N connections, each sending its next request as soon as the last is
 //!   answered. How much can the server do at most?
 //! - [`load()`] is **open loop**: requests fall due at fixed times whether or not the server keeps up, and
 //!   latency counts from that time. What do clients experience at a given load?
+//!
+//! And a proof: [`check`] plays clients that crash, repeat and come late, and holds what they were told against the
+//! protocol's invariants, the log, the seats table, Redis and the read API.
 
 mod baseline;
 mod bench;
@@ -33,6 +36,7 @@ pub use http::{Answer, Call, Connection, Endpoint};
 pub use issuer::Issuer;
 pub use load::{Client, Goal, LoadOptions, Next, Report, Run, Scenario, Script, drive, load};
 pub use process::{Process, free_port};
+pub use stand::{Stand, StandOptions, server_path};
 pub use tally::{Outcome, Summary, Tally};
 pub use target::{Credential, Target};
 pub use token::{Issuing, JwtKey};

@@ -23,7 +23,7 @@ use anyhow::{Result, bail};
 
 use crate::crowd::{Crowd, User};
 use crate::http::Endpoint;
-use crate::stand::{Stand, create_tenants, server_path};
+use crate::stand::{Stand, StandOptions, create_tenants, server_path};
 use crate::target::{Credential, Target};
 use crate::token::Issuing;
 
@@ -84,7 +84,7 @@ pub async fn load(options: LoadOptions) -> Result<()> {
         Place::Private { server } => {
             let server = server_path(server)?;
             eprintln!("starting Postgres, Redis, an issuer and {}", server.display());
-            let stand = Stand::start(&server).await?;
+            let stand = Stand::start(&server, StandOptions::default()).await?;
             let crowd = minted(&stand.endpoint, &stand.issuing, &[], &scenario).await?;
             let run = prepare(&scenario, &stand.endpoint, crowd, connections, stand.server_pid());
             let report = drive(run).await?;

@@ -1,9 +1,10 @@
-//! `loadtests bench` and `loadtests load`: see `loadtests --help`.
+//! `loadtests bench`, `loadtests load` and `loadtests check`: see `loadtests --help`.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use loadtests::check::check;
 use loadtests::{Cli, Command, bench, load};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,5 +36,6 @@ async fn run(command: Command) -> Result<()> {
     match command {
         Command::Bench(arguments) => Box::pin(bench(arguments.into_options())).await,
         Command::Load(arguments) => Box::pin(load(arguments.into_options()?)).await,
+        Command::Check(arguments) => Box::pin(check(arguments.into_options()?)).await,
     }
 }

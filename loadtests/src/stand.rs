@@ -4,12 +4,14 @@ mod tenants;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aws_lc_rs::rsa::KeySize;
 use engines::{Postgres, PostgresOptions, Redis, RedisOptions, Scratch};
 
+use crate::check::{Site, SiteOptions, Stores, Tokens, Workload};
 use crate::http::Endpoint;
 use crate::issuer::Issuer;
 use crate::keys;
@@ -24,11 +26,30 @@ const AUDIENCE: &str = "coditect-license";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(48 * 3600);
 const SERVER_GRACE: Duration = Duration::from_secs(40);
 
-/// What runs, in the order in which it is dropped: the server first, its folder last.
+/// How much of it, and how it is set.
+#[derive(Clone, Copy, Debug)]
+pub struct StandOptions {
+    /// Processes of the service, all on the same Postgres and Redis.
+    pub replicas: usize,
+    /// `SESSION_TTL_SECONDS`; `None`: the service's default.
+    pub ttl_seconds: Option<u32>,
+}
+
+impl Default for StandOptions {
+    fn default() -> Self {
+        Self { replicas: 1, ttl_seconds: None }
+    }
+}
+
+/// What runs, in the order in which it is dropped: the servers first, their folder last.
 pub struct Stand {
-    server: Process,
-    /// Where the service listens.
+    servers: Vec<Process>,
+    /// Where the service's first replica listens.
     pub endpoint: Endpoint,
+    /// Base URLs of all replicas.
+    pub urls: Vec<String>,
+    /// Base URLs of their metrics listeners.
+    pub metrics: Vec<String>,
     /// Mints tokens that the service accepts.
     pub issuing: Issuing,
     issuer: Issuer,
@@ -39,7 +60,10 @@ pub struct Stand {
 
 impl Stand {
     /// Starts everything and waits until the service is ready.
-    pub async fn start(server: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When something is missing or does not start; the message shows its log.
+    pub async fn start(server: &Path, options: StandOptions) -> Result<Self> {
         let dir = Scratch::new()?;
         let postgres = Postgres::start(postgres_options(dir.path())).await?;
         postgres.create_database(DATABASE).await?;
@@ -49,12 +73,31 @@ impl Stand {
         let signing_key = dir.path().join("signing.pem");
         fs::write(&signing_key, keys::to_pem(&keys::generate(KeySize::Rsa4096)?)?)?;
 
-        let listen = format!("127.0.0.1:{}", free_port()?);
-        let envs = environment(&listen, &postgres, &redis, &issuer, &signing_key)?;
+        let mut envs = environment(&postgres, &redis, &issuer, &signing_key);
+        if let Some(ttl) = options.ttl_seconds {
+            envs.push(("SESSION_TTL_SECONDS", ttl.to_string()));
+            envs.push(("HEARTBEAT_INTERVAL_SECONDS", (ttl / 3).max(1).to_string()));
+        }
         Process::start(server, &["migrate"], &envs, &dir.path().join("migrate.log"))?.finish().await?;
-        let mut process = Process::start(server, &["serve"], &envs, &dir.path().join("serve.log"))?;
-        let endpoint = Endpoint::parse(&format!("http://{listen}"))?;
-        process.wait_until(&endpoint, "/ready", |status| status == 200).await?;
+        let (mut servers, mut urls, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..options.replicas.max(1) {
+            let (listen, counted) =
+                (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+            let mut envs = envs.clone();
+            envs.extend([("LISTEN_ADDR", listen.clone()), ("METRICS_ADDR", counted.clone())]);
+            servers.push(Process::start(
+                server,
+                &["serve"],
+                &envs,
+                &dir.path().join(format!("serve-{n}.log")),
+            )?);
+            urls.push(format!("http://{listen}"));
+            metrics.push(format!("http://{counted}"));
+        }
+        for (server, url) in servers.iter_mut().zip(&urls) {
+            server.wait_until(&Endpoint::parse(url)?, "/ready", |status| status == 200).await?;
+        }
+        let endpoint = Endpoint::parse(&urls[0])?;
 
         let issuing = Issuing {
             key,
@@ -63,17 +106,48 @@ impl Stand {
             tenant_claim: "tenant_id".into(),
             lifetime: TOKEN_LIFETIME,
         };
-        Ok(Self { server: process, endpoint, issuing, issuer, redis, postgres, dir })
+        Ok(Self { servers, endpoint, urls, metrics, issuing, issuer, redis, postgres, dir })
     }
 
-    /// The service's process id.
+    /// The process id of the service's first replica.
     pub fn server_pid(&self) -> Option<u32> {
-        self.server.id()
+        self.servers.first().and_then(Process::id)
+    }
+
+    /// The database, for the role that owns it.
+    pub fn database_url(&self) -> String {
+        self.postgres.url(DATABASE)
+    }
+
+    /// Redis.
+    pub fn redis_url(&self) -> String {
+        self.redis.url()
+    }
+
+    /// Tenants of its own for a check of it.
+    ///
+    /// # Errors
+    /// When the service does not make them.
+    pub async fn site(&self, workload: &Workload) -> Result<Site> {
+        Site::furnish(SiteOptions {
+            replicas: self.urls.clone(),
+            metrics: self.metrics.clone(),
+            tokens: Arc::new(Tokens::Minted(self.issuing.clone())),
+            stores: Stores { database_url: Some(self.database_url()), redis_url: Some(self.redis_url()) },
+            tenants: workload.tenants,
+            seats: workload.seats,
+        })
+        .await
     }
 
     /// Ends everything, the service first.
+    ///
+    /// # Errors
+    /// When Postgres or Redis does not stop in order.
     pub async fn stop(self) -> Result<()> {
-        self.server.stop(SERVER_GRACE).await;
+        for server in self.servers {
+            server.stop(SERVER_GRACE).await;
+        }
         drop(self.issuer);
         self.redis.stop_fast().await?;
         self.postgres.stop_fast().await?;
@@ -92,29 +166,30 @@ fn postgres_options(dir: &Path) -> PostgresOptions {
         .setting("max_wal_size", "4GB")
 }
 
+/// What all replicas have in common.
 fn environment(
-    listen: &str,
     postgres: &Postgres,
     redis: &Redis,
     issuer: &Issuer,
     signing_key: &Path,
-) -> Result<Vec<(&'static str, String)>> {
-    Ok(vec![
+) -> Vec<(&'static str, String)> {
+    vec![
         ("DATABASE_URL", postgres.url(DATABASE)),
         ("REDIS_URL", redis.url()),
         ("OIDC_ISSUER", issuer.url().to_owned()),
         ("OIDC_AUDIENCE", AUDIENCE.to_owned()),
         ("SIGNER", "local".to_owned()),
         ("SIGNING_KEY_FILE", signing_key.display().to_string()),
-        ("LISTEN_ADDR", listen.to_owned()),
-        ("METRICS_ADDR", format!("127.0.0.1:{}", free_port()?)),
         ("RATE_LIMIT_PER_USER_PER_MINUTE", "0".to_owned()),
         ("RATE_LIMIT_PER_TENANT_PER_SECOND", "0".to_owned()),
         ("RUST_LOG", "warn".to_owned()),
-    ])
+    ]
 }
 
 /// The service's binary: the one named, else the one beside our own.
+///
+/// # Errors
+/// When there is none.
 pub fn server_path(named: Option<PathBuf>) -> Result<PathBuf> {
     let path = match named {
         Some(path) => path,

@@ -1,5 +1,6 @@
 //! The callers' JWTs, minted here: RS256, one per user, before anything is measured.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
@@ -12,9 +13,10 @@ use serde_json::{Value, json};
 
 use crate::keys;
 
-/// The identity provider's key.
+/// The identity provider's key. Cheap to clone.
+#[derive(Clone)]
 pub struct JwtKey {
-    pair: RsaKeyPair,
+    pair: Arc<RsaKeyPair>,
     kid: String,
 }
 
@@ -30,7 +32,7 @@ impl JwtKey {
     }
 
     fn new(pair: RsaKeyPair) -> Self {
-        Self { pair, kid: "loadtests".into() }
+        Self { pair: Arc::new(pair), kid: "loadtests".into() }
     }
 
     /// The same key under the id that its issuer publishes it by.
@@ -65,6 +67,7 @@ impl JwtKey {
 }
 
 /// All that goes into a caller's token besides who the caller is.
+#[derive(Clone)]
 pub struct Issuing {
     /// The key that signs.
     pub key: JwtKey,

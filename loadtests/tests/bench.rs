@@ -20,6 +20,7 @@ async fn run(line: &str) -> anyhow::Result<()> {
     match Cli::parse_from(words).command {
         Command::Bench(arguments) => Box::pin(bench(arguments.into_options())).await,
         Command::Load(arguments) => Box::pin(load(arguments.into_options()?)).await,
+        Command::Check(_) => anyhow::bail!("a stub cannot be checked"),
     }
 }
 

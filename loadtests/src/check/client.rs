@@ -56,8 +56,8 @@ impl Client {
         let product = &self.tenant.pools[episode.pool % self.tenant.pools.len()].product;
         let acquire = Act::Acquire {
             product: product.clone(),
-            machine: format!("{}-m{}", self.user, episode.machine),
-            key: episode.keyed.then(|| format!("{}-{}-{number}", self.wire.recorder.run(), self.user)),
+            machine: self.machine(episode),
+            key: episode.keyed.then(|| format!("{}-{}-{number}", self.wire.recorder.run(), self.name)),
         };
         let mut replica = episode.replica;
         let settled = self.settle(&acquire, &mut replica, episode.duplicate == Some(Which::Acquire)).await;
@@ -80,6 +80,11 @@ impl Client {
         self.later(episode, Which::Release, &release, &settled, late);
     }
 
+    /// Of this client alone, even if others play the same user.
+    fn machine(&self, episode: &Episode) -> String {
+        format!("{}-{}-m{}", self.wire.recorder.run(), self.name, episode.machine)
+    }
+
     /// A sign of life, or an acquire in its place. Answers whether the session lives on as far as the client knows.
     async fn keep(
         &self,
@@ -91,8 +96,8 @@ impl Client {
         late: &mut JoinSet<()>,
     ) -> bool {
         if episode.renews_at == Some(n) {
-            let machine = format!("{}-m{}", self.user, episode.machine);
-            let renew = Act::Acquire { product: product.to_owned(), machine, key: None };
+            let renew =
+                Act::Acquire { product: product.to_owned(), machine: self.machine(episode), key: None };
             let settled = self.settle(&renew, replica, false).await;
             return session_of(&settled.outcome).is_some_and(|renewed| renewed == session);
         }

@@ -4,42 +4,54 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::history::History;
-use super::report::{Invariant, Report, Verdict, Violation};
+use super::evidence::{self, Evidence};
+use super::history::{Act, Call, History, Origin};
+use super::judge;
+use super::report::Report;
 use super::site::Site;
-use super::{judge, log};
 
 /// Waits until the system is at rest, reads it, and judges.
 ///
 /// # Errors
 /// When a store that was named cannot be read.
 pub async fn examine(history: &History, site: &Site) -> Result<Report> {
-    let mut verdicts: BTreeMap<_, _> = Invariant::ALL
-        .into_iter()
-        .map(|invariant| (invariant, Verdict::NotChecked { why: "this version does not".into() }))
-        .collect();
-    let mut counts = BTreeMap::new();
-    if let Some(url) = &site.stores.database_url {
-        let tenants: Vec<_> = history.tenants.iter().map(|tenant| tenant.id.clone()).collect();
-        let reading = log::read(url, &tenants).await?;
-        counts.insert("events".into(), reading.rows.len() as u64);
-        verdicts.insert(Invariant::I4, judge::versions::gapless(&reading));
-    }
-    verdicts.insert(Invariant::I12, occurred(history));
-    counts.insert("calls".into(), history.calls.len() as u64);
-    counts.insert("ok".into(), history.calls.iter().filter(|call| call.ok().is_some()).count() as u64);
-    counts.insert("unknown".into(), history.calls.iter().filter(|call| call.unknown()).count() as u64);
-    Ok(Report { seed: history.seed, counts, verdicts })
+    let evidence = evidence::gather(history, site).await?;
+    Ok(report(history, &evidence))
 }
 
-fn occurred(history: &History) -> Verdict {
-    let shown = history.faults.iter().filter(|fault| fault.evidence.is_some()).count();
-    let mut violations = Vec::new();
-    if shown < history.expect.faults {
-        violations.push(Violation::new(format!(
-            "{shown} faults happened, {} were expected",
-            history.expect.faults
-        )));
+/// Judges by what was read.
+pub(crate) fn report(history: &History, evidence: &Evidence) -> Report {
+    Report {
+        seed: history.seed,
+        counts: counts(history, evidence),
+        verdicts: judge::judge(history, evidence),
     }
-    Verdict::of(history.faults.len() as u64, violations, Vec::new())
+}
+
+fn counts(history: &History, evidence: &Evidence) -> BTreeMap<String, u64> {
+    let count =
+        |wanted: &dyn Fn(&Call) -> bool| history.calls.iter().filter(|call| wanted(call)).count() as u64;
+    let mut counts = BTreeMap::from([
+        ("calls".to_owned(), history.calls.len() as u64),
+        ("acquires granted".to_owned(), count(&|c| c.ok().is_some_and(|body| body["status"] == "granted"))),
+        ("acquires renewed".to_owned(), count(&|c| c.ok().is_some_and(|body| body["status"] == "renewed"))),
+        ("acquires denied".to_owned(), count(&|c| c.refused() == Some("no_seats_available"))),
+        ("heartbeats ok".to_owned(), count(&|c| matches!(c.act, Act::Heartbeat { .. }) && c.ok().is_some())),
+        ("released".to_owned(), count(&|c| matches!(c.act, Act::Release { .. }) && c.ok().is_some())),
+        ("revoked".to_owned(), count(&|c| matches!(c.act, Act::Revoke { .. }) && c.ok().is_some())),
+        ("limit changes".to_owned(), count(&|c| matches!(c.act, Act::SetSeats { .. }) && c.ok().is_some())),
+        (
+            "suspended".to_owned(),
+            count(&|c| matches!(c.refused(), Some("license_inactive" | "tenant_inactive"))),
+        ),
+        ("unknown".to_owned(), count(&|c| c.unknown())),
+        ("duplicates".to_owned(), count(&|c| matches!(c.origin, Origin::Duplicate(_)))),
+        ("late".to_owned(), count(&|c| matches!(c.origin, Origin::Late(_)))),
+        ("retries".to_owned(), count(&|c| matches!(c.origin, Origin::Retry(_)))),
+        ("faults".to_owned(), history.faults.len() as u64),
+    ]);
+    if let Some(reading) = &evidence.reading {
+        counts.insert("events".into(), reading.rows.len() as u64);
+    }
+    counts
 }

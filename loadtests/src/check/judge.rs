@@ -1,4 +1,66 @@
 //! The invariants, one file for each group of them. All of it is pure: a history and what was read go in, a
 //! verdict comes out, so that a test can falsify either and see the verdict turn.
 
-pub(crate) mod versions;
+mod answers;
+mod holds;
+mod isolation;
+mod lasting;
+mod limits;
+mod log_order;
+mod occurred;
+mod once;
+mod recovery;
+pub(crate) mod rest;
+mod versions;
+
+use std::collections::BTreeMap;
+
+use super::evidence::Evidence;
+use super::fold::Fold;
+use super::history::History;
+use super::log::Reading;
+use super::report::{Invariant, Verdict};
+
+/// What an invariant that needs the log says without one.
+const NO_LOG: &str = "needs the database (--database-url)";
+
+/// A log and what it says.
+pub(crate) struct Folded<'a> {
+    pub reading: &'a Reading,
+    pub fold: Fold,
+    /// What to add to a moment's Unix milliseconds to get Postgres's.
+    pub offset_ms: i64,
+}
+
+/// Judges all of them.
+pub(crate) fn judge(history: &History, evidence: &Evidence) -> BTreeMap<Invariant, Verdict> {
+    let folded = evidence.reading.as_ref().map(|reading| Folded {
+        reading,
+        fold: Fold::of(&reading.rows),
+        offset_ms: reading.clock_offset_ms,
+    });
+    let with_log = |judge: &dyn Fn(&Folded<'_>) -> Verdict| match &folded {
+        Some(folded) => judge(folded),
+        None => Verdict::NotChecked { why: NO_LOG.into() },
+    };
+    Invariant::ALL
+        .into_iter()
+        .map(|invariant| {
+            let verdict = match invariant {
+                Invariant::I1 => holds::within_the_limit(history),
+                Invariant::I2 => with_log(&|folded| log_order::no_grant_exceeds(folded)),
+                Invariant::I3 => with_log(&|folded| answers::have_events(history, folded)),
+                Invariant::I4 => with_log(&|folded| versions::gapless(folded.reading)),
+                Invariant::I5 => rest::all_agree(evidence, folded.as_ref()),
+                Invariant::I6 => with_log(&|folded| log_order::folds_alike(folded)),
+                Invariant::I7 => lasting::answered_is_there(history, folded.as_ref()),
+                Invariant::I8 => recovery::in_time(history, folded.as_ref()),
+                Invariant::I9 => once::changes_nothing(history, folded.as_ref()),
+                Invariant::I10 => holds::one_session_a_holder(history, folded.as_ref()),
+                Invariant::I11 => isolation::own_things_only(history, folded.as_ref()),
+                Invariant::I12 => occurred::really(history, folded.as_ref()),
+            };
+            (invariant, verdict)
+        })
+        .collect()
+}

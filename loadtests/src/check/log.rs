@@ -69,7 +69,6 @@ pub(crate) struct Stream {
 
 /// Everything that Postgres says at one instant.
 #[derive(Clone, Debug, Default)]
-#[expect(dead_code, reason = "most invariants follow")]
 pub(crate) struct Reading {
     /// By cursor.
     pub rows: Vec<Row>,
@@ -93,6 +92,21 @@ pub(crate) async fn read(url: &str, tenants: &[String]) -> Result<Reading> {
     let asked = unix_ms();
     let clock = client.query_one(CLOCK, &[]).await?;
     let (now_ms, answered): (i64, i64) = (clock.try_get("now_ms")?, unix_ms());
+    let (seats, streams) = at_rest(&client, tenants).await?;
+    client.batch_execute("commit").await?;
+    Ok(Reading {
+        rows,
+        again,
+        seats,
+        streams,
+        now_ms,
+        recovered_ms: clock.try_get("recovered_ms")?,
+        clock_offset_ms: now_ms - i64::midpoint(asked, answered),
+    })
+}
+
+/// The seats and the streams of these tenants.
+pub(crate) async fn at_rest(client: &Client, tenants: &[String]) -> Result<(Vec<Seat>, Vec<Stream>)> {
     let seats = client.query(SEATS, &[&tenants]).await?;
     let seats = seats
         .iter()
@@ -119,16 +133,7 @@ pub(crate) async fn read(url: &str, tenants: &[String]) -> Result<Reading> {
             })
         })
         .collect::<Result<_>>()?;
-    client.batch_execute("commit").await?;
-    Ok(Reading {
-        rows,
-        again,
-        seats,
-        streams,
-        now_ms,
-        recovered_ms: clock.try_get("recovered_ms")?,
-        clock_offset_ms: now_ms - i64::midpoint(asked, answered),
-    })
+    Ok((seats, streams))
 }
 
 async fn events(client: &Client, tenants: &[String], page: i64) -> Result<Vec<Row>> {

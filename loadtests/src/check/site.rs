@@ -54,6 +54,17 @@ pub enum Tokens {
     Given(Vec<Grantee>),
 }
 
+impl Tokens {
+    /// Tokens made elsewhere, one a line; the claim names the tenant, a dotted path is allowed.
+    ///
+    /// # Errors
+    /// When one of them is no JWT with a subject and a tenant.
+    pub fn read(text: &str, tenant_claim: &str) -> Result<Self> {
+        let tokens = text.split_whitespace().map(|token| grantee(token.to_owned(), tenant_claim));
+        Ok(Self::Given(tokens.collect::<Result<_>>()?))
+    }
+}
+
 /// The stores, if they may be read.
 #[derive(Clone, Debug, Default)]
 pub struct Stores {
@@ -98,6 +109,9 @@ pub struct SiteOptions {
 
 impl Site {
     /// Makes tenants of its own on a running system, as its platform admin; the first has two pools.
+    ///
+    /// # Errors
+    /// When the system does not make them.
     pub async fn furnish(options: SiteOptions) -> Result<Self> {
         ensure!(!options.replicas.is_empty(), "no replica is named");
         let SiteOptions { replicas, metrics, tokens, stores, tenants, seats } = options;
@@ -113,29 +127,24 @@ impl Site {
     }
 
     /// Plays with the tenants of given tokens.
+    ///
+    /// # Errors
+    /// When there is no replica or no token.
     pub fn given(
         replicas: Vec<String>,
         metrics: Vec<String>,
-        tokens: Vec<String>,
+        tokens: Arc<Tokens>,
         stores: Stores,
-        claim: &str,
     ) -> Result<Self> {
         ensure!(!replicas.is_empty(), "no replica is named");
-        let grantees = tokens.into_iter().map(|token| grantee(token, claim)).collect::<Result<Vec<_>>>()?;
-        ensure!(!grantees.is_empty(), "no token is given");
+        let Tokens::Given(grantees) = &*tokens else { bail!("the tokens are not given but minted") };
         let mut names: Vec<_> = grantees.iter().map(|grantee| grantee.tenant.clone()).collect();
         names.sort();
         names.dedup();
+        ensure!(!names.is_empty(), "no token is given");
         let pool = Pool { license_id: None, product: "coditect".into(), seats: None };
         let tenants = names.into_iter().map(|id| Tenant { id, pools: vec![pool.clone()] }).collect();
-        Ok(Self {
-            replicas,
-            metrics,
-            tenants,
-            probed: None,
-            tokens: Arc::new(Tokens::Given(grantees)),
-            stores,
-        })
+        Ok(Self { replicas, metrics, tenants, probed: None, tokens, stores })
     }
 
     /// All tenants, the one of the probes too.

@@ -22,5 +22,5 @@ pub use pool::decide::{Proposed, Refusal, decide};
 pub use pool::state::{PoolState, Session};
 pub use reaper::reap;
 pub use registry::{AcquireSeat, NoAnswer, Pools, Request};
-pub use tenants::{AdminRefusal, Members, NewTenant, NewUser, TenantState, Tenants};
+pub use tenants::{AddUser, AdminRefusal, Members, NewTenant, NewUser, TenantState, Tenants};
 pub use writer::{Job, Writer};

@@ -3,12 +3,13 @@
 
 mod members;
 mod state;
+mod users;
 
 use std::time::Duration;
 
 use events::{
-    Event, EventLog, LicenseId, LicenseTerms, LogError, NameClaim, NewEvent, Product, Refused, StreamWrite,
-    Subject, TenantChange, TenantId, TenantTerms,
+    Event, EventLog, LicenseChange, LicenseId, LicenseTerms, LogError, NameClaim, NewEvent, Product, Refused,
+    StreamWrite, Subject, TenantChange, TenantId, TenantTerms,
 };
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use crate::writer::{Job, Writer};
 
 pub use members::{Members, NewUser};
 pub use state::TenantState;
+pub use users::AddUser;
 
 /// How often an administrative act is decided again before it is given up.
 const MAX_ROUNDS: u32 = 30;
@@ -38,6 +40,10 @@ pub enum AdminRefusal {
     },
     /// There is no such tenant.
     NoSuchTenant,
+    /// The tenant has no such user.
+    NoSuchUser,
+    /// The tenant has this user already.
+    UserExists,
     /// It has changed since the version that the admin saw.
     Stale,
 }
@@ -129,40 +135,62 @@ impl Tenants {
         Ok(name_taken(&appended.refused).map_or(Ok(license_id), Err))
     }
 
-    /// Changes a tenant's terms; a switch of `active` holds on every pool of the tenant once this has answered.
+    /// Changes a tenant's terms; a switch of `active` holds on every pool of the tenant once this has answered, and
+    /// `max_seats` are those of its first license from then on. A change that changes nothing writes nothing.
     ///
     /// # Errors
-    /// When the log cannot be written.
+    /// When the log cannot be read or written.
     pub async fn change(
         &self,
         tenant_id: TenantId,
         change: TenantChange,
         if_version: Option<i64>,
         request_id: Option<String>,
-    ) -> Decided<TenantState> {
+    ) -> Decided<()> {
         for _ in 0..MAX_ROUNDS {
-            let Some(mut state) = self.tenant(tenant_id).await? else {
+            let Some(state) = self.tenant(tenant_id).await? else {
                 return Ok(Err(AdminRefusal::NoSuchTenant));
             };
             if if_version.is_some_and(|seen| seen != state.terms_version) {
                 return Ok(Err(AdminRefusal::Stale));
             }
-            let event = Event::TenantUpdated(change.clone());
+            let change = state.terms.difference(change.clone());
+            if change == TenantChange::default() {
+                return Ok(Ok(()));
+            }
             let names = identity_claims(tenant_id, &state.terms, &change);
-            let stream =
-                write(tenant_id.0, tenant_id, None, state.version, event.clone(), request_id.clone());
-            let job = Job { whole: true, streams: vec![stream], names, heartbeats: Vec::new() };
+            let pool = self.first_pool(tenant_id, &change, request_id.clone()).await?;
+            let event = Event::TenantUpdated(change);
+            let stream = write(tenant_id.0, tenant_id, None, state.version, event, request_id.clone());
+            let streams = std::iter::once(stream).chain(pool).collect();
+            let job = Job { whole: true, streams, names, heartbeats: Vec::new() };
             let appended = self.writer.append(job).await?;
             if let Some(refusal) = name_taken(&appended.refused) {
                 return Ok(Err(refusal));
             }
             if !appended.refused.iter().any(|one| matches!(one, Refused::Conflict { .. })) {
-                state.apply(&event, appended.at);
-                return Ok(Ok(state));
+                return Ok(Ok(()));
             }
             tokio::time::sleep(PAUSE).await;
         }
         Err(LogError::Unavailable("the tenant changes too often".to_owned()))
+    }
+
+    /// What the first license's stream says of a change of `max_seats`.
+    async fn first_pool(
+        &self,
+        tenant_id: TenantId,
+        change: &TenantChange,
+        request_id: Option<String>,
+    ) -> Result<Option<StreamWrite>, LogError> {
+        let Some(seats) = change.max_seats else { return Ok(None) };
+        let Some(license_id) = self.log.licenses_of(tenant_id).await?.first().copied() else {
+            return Ok(None);
+        };
+        let Some(head) = self.log.stream_head(license_id.0).await? else { return Ok(None) };
+        let change = LicenseChange { seats_total: Some(seats), ..LicenseChange::default() };
+        let event = Event::LicenseUpdated(change);
+        Ok(Some(write(license_id.0, tenant_id, None, head.version, event, request_id)))
     }
 
     /// A tenant out of its stream.
@@ -170,17 +198,7 @@ impl Tenants {
     /// # Errors
     /// When the log cannot be read.
     pub async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantState>, LogError> {
-        let mut state: Option<TenantState> = None;
-        for recorded in self.log.decisions(tenant_id.0).await? {
-            match (&mut state, &recorded.event) {
-                (None, Event::TenantCreated(terms)) => {
-                    state = Some(TenantState::new(tenant_id, terms.clone(), recorded.occurred_at));
-                }
-                (Some(state), event) => state.apply(event, recorded.occurred_at),
-                (None, _) => {}
-            }
-        }
-        Ok(state)
+        state::load(&self.log, tenant_id).await
     }
 
     /// A license's pool out of its stream.

@@ -96,6 +96,7 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
     gate.wait(REDIS_PATIENCE).await;
     let pools = Pools::start(log.clone(), writer.clone(), gate, ttl).await?;
     let limits = RateLimits::new(&config.limits);
+    let members = Members::start(log.clone(), writer.clone());
     let background = [
         tokio::spawn(actors::reap(pools.clone())).abort_handle(),
         tokio::spawn(projections::run(log.clone())).abort_handle(),
@@ -103,10 +104,10 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
     ];
     Ok(App {
         background: Arc::new(background),
-        tenants: Tenants::new(log.clone(), writer.clone()),
-        members: Members::start(log.clone(), writer),
+        tenants: Tenants::new(log.clone(), writer),
+        members: members.clone(),
         tenant_list: TenantList::new(log.clone()),
-        authenticator: Authenticator::new(config.identity.clone(), log, limits.clone())?,
+        authenticator: Authenticator::new(config.identity.clone(), log, members, limits.clone())?,
         ring,
         limits,
         terms: Terms {

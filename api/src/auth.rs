@@ -18,7 +18,8 @@ use crate::problem::Problem;
 pub use caller::{Caller, Credentials, Role};
 pub use jwks::KeySet;
 
-/// How long a claim's tenant is remembered. What is not found is not remembered: it may be made at any moment.
+/// How long it is remembered that a tenant of this id exists. What is not found is not remembered: it may be made at
+/// any moment.
 const REMEMBER_TENANT: Duration = Duration::from_secs(10);
 
 /// Claims remembered.
@@ -30,6 +31,7 @@ pub struct Authenticator {
     config: IdentityConfig,
     keys: KeySet,
     log: EventLog,
+    members: Members,
     limits: RateLimits,
     tenants: Cache<String, TenantId>,
 }
@@ -39,10 +41,15 @@ impl Authenticator {
     ///
     /// # Errors
     /// When no HTTP client can be made for the issuer's keys.
-    pub fn new(config: IdentityConfig, log: EventLog, limits: RateLimits) -> anyhow::Result<Self> {
+    pub fn new(
+        config: IdentityConfig,
+        log: EventLog,
+        members: Members,
+        limits: RateLimits,
+    ) -> anyhow::Result<Self> {
         let keys = KeySet::new(&config)?;
         let tenants = Cache::builder().max_capacity(REMEMBERED_TENANTS).time_to_live(REMEMBER_TENANT).build();
-        Ok(Self { config, keys, log, limits, tenants })
+        Ok(Self { config, keys, log, members, limits, tenants })
     }
 
     /// The caller of a token.
@@ -63,14 +70,18 @@ impl Authenticator {
     pub async fn tenant_of(&self, caller: &Caller) -> Result<TenantId, Problem> {
         let claim =
             caller.tenant_claim.as_deref().ok_or(Problem::Forbidden { why: "The token names no tenant." })?;
-        if let Some(known) = self.tenants.get(claim).await {
+        // Only a tenant's own id always means the same: its other name may be given to another tenant at any moment.
+        let is_id = claim.parse::<TenantId>().is_ok();
+        if is_id && let Some(known) = self.tenants.get(claim).await {
             return Ok(known);
         }
         if claim.chars().any(char::is_control) {
             return Err(Problem::TenantNotFound);
         }
         let tenant_id = self.log.find_tenant(claim).await?.ok_or(Problem::TenantNotFound)?;
-        self.tenants.insert(claim.to_owned(), tenant_id).await;
+        if is_id {
+            self.tenants.insert(claim.to_owned(), tenant_id).await;
+        }
         Ok(tenant_id)
     }
 
@@ -130,12 +141,17 @@ impl Authenticator {
         Ok(tenant_id)
     }
 
-    /// The roles of the token and those stored with the user.
+    /// The roles of the token and those stored with the user. Whoever was invited by email signs in with its first
+    /// request, whatever that asks for.
     async fn roles(&self, caller: &Caller, tenant_id: TenantId) -> Result<BTreeSet<Role>, Problem> {
         let mut roles = caller.roles.clone();
-        if let Some(member) = self.log.find_member(tenant_id, &caller.user_id).await?
-            && !member.removed
+        let mut member = self.log.find_member(tenant_id, &caller.user_id).await?;
+        if member.as_ref().is_none_or(|member| member.removed)
+            && self.members.take_invitation(new_user(tenant_id, caller, None)).await?
         {
+            member = self.log.find_member(tenant_id, &caller.user_id).await?;
+        }
+        if let Some(member) = member.filter(|member| !member.removed) {
             let stored = member.roles.iter().filter_map(|role| role.parse::<Role>().ok());
             // What the platform may is never stored with a tenant's user.
             roles.extend(stored.filter(|role| *role != Role::PlatformAdmin));
@@ -166,13 +182,18 @@ pub async fn ensure_member(
     caller: &Caller,
     request_id: &str,
 ) -> Result<(), Problem> {
-    let user = actors::NewUser {
+    let user = new_user(tenant_id, caller, Some(request_id.to_owned()));
+    if members.ensure(user).await? { Ok(()) } else { Err(REMOVED) }
+}
+
+fn new_user(tenant_id: TenantId, caller: &Caller, request_id: Option<String>) -> actors::NewUser {
+    actors::NewUser {
         tenant_id,
         user_id: caller.user_id.clone(),
         email: caller.email.clone(),
-        request_id: Some(request_id.to_owned()),
-    };
-    if members.ensure(user).await? { Ok(()) } else { Err(REMOVED) }
+        email_verified: caller.email_verified,
+        request_id,
+    }
 }
 
 /// What a removed user is told.

@@ -28,6 +28,12 @@ impl<T: DeserializeOwned> Body<T> {
         self.read.as_ref().ok()?.get(field)?.as_str()
     }
 
+    /// A field as it was sent, before the body is judged.
+    #[must_use]
+    pub fn field(&self, field: &str) -> Option<&Value> {
+        self.read.as_ref().ok()?.get(field)
+    }
+
     /// The body as it should be.
     ///
     /// # Errors

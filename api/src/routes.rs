@@ -4,8 +4,10 @@
 //! |---|---|
 //! | POST /api/v1/licenses/acquire, /heartbeat, /release | `routes/licenses.rs` |
 //! | GET /api/v1/public-key, /.well-known/jwks.json | `routes/keys.rs` |
-//! | GET, POST /api/v1/tenants, GET /api/v1/tenants/{tenant_id} | `routes/tenants.rs` |
+//! | GET, POST /api/v1/tenants, GET, PUT /api/v1/tenants/{tenant_id} | `routes/tenants.rs` |
 //! | GET, POST …/licenses, GET, PUT …/licenses/{license_id} | `routes/tenant_licenses.rs` |
+//! | GET, POST …/users, GET, PUT, DELETE …/users/{user_id} | `routes/users.rs` |
+//! | GET …/sessions, DELETE …/sessions/{session_id} | `routes/sessions.rs` |
 //! | GET …/events | `routes/events.rs` |
 //! | GET /health, /ready | `routes/health.rs` |
 //! | GET /openapi.json, /docs | here |
@@ -14,8 +16,11 @@ pub mod events;
 pub mod health;
 pub mod keys;
 pub mod licenses;
+pub mod sessions;
+pub mod shared;
 pub mod tenant_licenses;
 pub mod tenants;
+pub mod users;
 
 use poem::endpoint::make_sync;
 use poem::{EndpointExt, IntoEndpoint, IntoResponse, Route, get};
@@ -31,7 +36,11 @@ const PATTERNS: &[(&str, &str)] = &[
     ("/api/v1/public-key", "GET"),
     ("/.well-known/jwks.json", "GET"),
     ("/api/v1/tenants", "GET, POST"),
-    ("/api/v1/tenants/{tenant_id}", "GET"),
+    ("/api/v1/tenants/{tenant_id}", "GET, PUT"),
+    ("/api/v1/tenants/{tenant_id}/users", "GET, POST"),
+    ("/api/v1/tenants/{tenant_id}/users/{user_id}", "GET, PUT, DELETE"),
+    ("/api/v1/tenants/{tenant_id}/sessions", "GET"),
+    ("/api/v1/tenants/{tenant_id}/sessions/{session_id}", "DELETE"),
     ("/api/v1/tenants/{tenant_id}/licenses", "GET, POST"),
     ("/api/v1/tenants/{tenant_id}/licenses/{license_id}", "GET, PUT"),
     ("/api/v1/tenants/{tenant_id}/events", "GET"),
@@ -70,6 +79,8 @@ type Apis = (
     keys::Keys,
     tenants::TenantRoutes,
     tenant_licenses::TenantLicenses,
+    users::Users,
+    sessions::Sessions,
     events::Events,
     health::Health,
 );
@@ -82,6 +93,8 @@ pub fn service(app: &App) -> OpenApiService<Apis, ()> {
         keys::Keys(app.clone()),
         tenants::TenantRoutes(app.clone()),
         tenant_licenses::TenantLicenses(app.clone()),
+        users::Users(app.clone()),
+        sessions::Sessions(app.clone()),
         events::Events(app.clone()),
         health::Health(app.clone()),
     );

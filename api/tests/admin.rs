@@ -142,3 +142,112 @@ async fn a_tenant_shows_the_seats_of_its_first_license_under_a_new_etag() {
     assert_eq!(tenant_updated.len(), 1);
     assert_eq!(tenant_updated[0]["data"], json!({ "max_seats": 7 }));
 }
+
+#[tokio::test]
+async fn a_tenant_changes_under_its_etag_and_on_every_replica_at_once() {
+    let app = TestApp::start(Settings { replicas: 2, ..Settings::default() }).await;
+    let tenant = app.tenant(2).await;
+    let own = format!("/api/v1/tenants/{}", tenant["id"].as_str().unwrap());
+    let license = format!("{own}/licenses/{}", tenant["license_id"].as_str().unwrap());
+    let put = async |etag: &str, body: Value| {
+        let request = app.http.put(format!("{}{own}", app.url())).bearer_auth(app.platform());
+        request.header("If-Match", etag).json(&body).send().await.unwrap()
+    };
+    let etag_of = async |path: &str| app.get(path, &app.platform()).await.headers()["etag"].clone();
+    let (alice, bob) = (app.user(&tenant, "alice"), app.user(&tenant, "bob"));
+    let held = app.granted(&alice, "laptop-of-alice").await;
+    assert_eq!(app.acquire_at(1, &bob, "laptop-of-bob").await.status(), StatusCode::OK);
+
+    // What changes nothing writes nothing, and keeps the ETag.
+    let etag = etag_of(&own).await.to_str().unwrap().to_owned();
+    let recorded = app.event_types(&tenant).await.len();
+    let shown: Value = app.get(&own, &app.platform()).await.json().await.unwrap();
+    let same = put(&etag, shown).await;
+    assert_eq!(same.status(), StatusCode::OK);
+    assert_eq!(same.headers()["etag"].to_str().unwrap(), etag);
+    let whole: Value = app.get(&license, &app.platform()).await.json().await.unwrap();
+    let license_etag = etag_of(&license).await;
+    assert_eq!(app.put(&license, &app.platform(), &whole).await.headers()["etag"], license_etag);
+    assert_eq!(app.event_types(&tenant).await.len(), recorded);
+
+    // max_seats are the first license's: lowered, nobody is thrown out and nobody new gets in, on either replica.
+    let lowered = put(&etag, json!({ "max_seats": 1, "name": "Acme & Co" })).await;
+    assert_eq!(lowered.status(), StatusCode::OK);
+    let lowered: Value = lowered.json().await.unwrap();
+    assert_eq!((&lowered["max_seats"], &lowered["seats"]), (&json!(1), &json!({ "used": 2, "total": 1 })));
+    assert_ne!(etag_of(&license).await, license_etag);
+    problem(put(&etag, json!({ "max_seats": 5 })).await, 412, "precondition_failed").await;
+    let carol = app.user(&tenant, "carol");
+    for replica in [0, 1] {
+        problem(app.acquire_at(replica, &carol, "laptop-of-carol").await, 409, "no_seats_available").await;
+    }
+    assert_eq!(app.heartbeat(&alice, &held["session_id"]).await.status(), StatusCode::OK);
+    app.release(&alice, &held["session_id"]).await;
+    problem(app.acquire_at(1, &carol, "laptop-of-carol").await, 409, "no_seats_available").await;
+    assert_eq!(put("*", json!({ "max_seats": 2 })).await.status(), StatusCode::OK);
+    let held: Value = app.acquire_at(1, &carol, "laptop-of-carol").await.json().await.unwrap();
+
+    // Deactivated: refused from the answer on, everywhere; and back again.
+    assert_eq!(put("*", json!({ "active": false })).await.status(), StatusCode::OK);
+    for replica in [1, 0] {
+        problem(app.acquire_at(replica, &carol, "laptop-of-carol").await, 403, "tenant_inactive").await;
+        let body = json!({ "session_id": held["session_id"] });
+        let beat = app.post_to(replica, "/api/v1/licenses/heartbeat", &carol, &body).await;
+        problem(beat, 403, "tenant_inactive").await;
+    }
+    assert_eq!(put("*", json!({ "active": true })).await.status(), StatusCode::OK);
+    for replica in [0, 1] {
+        assert_eq!(app.acquire_at(replica, &carol, "laptop-of-carol").await.status(), StatusCode::OK);
+    }
+    app.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_tenants_own_admin_changes_its_name_and_no_more() {
+    let app = start().await;
+    let tenant = app.tenant(2).await;
+    let own = format!("/api/v1/tenants/{}", tenant["id"].as_str().unwrap());
+    let admin = app.role(&tenant, "tenant_admin");
+    for forbidden in [
+        json!({ "plan": "enterprise" }),
+        json!({ "max_seats": 99 }),
+        json!({ "max_seats": "many" }),
+        json!({ "active": false }),
+        json!({ "identity_tenant": "mine" }),
+        json!({ "name": "New", "plan": "enterprise" }),
+    ] {
+        problem(app.put(&own, &admin, &forbidden).await, 403, "forbidden").await;
+    }
+    for role in ["auditor", "analyst"] {
+        problem(app.put(&own, &app.role(&tenant, role), &json!({ "name": "New" })).await, 403, "forbidden")
+            .await;
+    }
+    let renamed = app.put(&own, &admin, &json!({ "name": "New", "plan": "team" })).await;
+    assert_eq!(renamed.status(), StatusCode::OK);
+    assert_eq!(renamed.json::<Value>().await.unwrap()["name"], "New");
+    for (body, field) in [
+        (json!({ "name": "" }), "name"),
+        (json!({ "name": null }), "name"),
+        (json!({ "max_seats": 1_000_001 }), "max_seats"),
+        (json!({ "active": "yes" }), "active"),
+        (json!({ "subdomain": "other" }), "subdomain"),
+        (json!({ "identity_tenant": tenant["id"] }), "identity_tenant"),
+    ] {
+        let refused = problem(app.put(&own, &app.platform(), &body).await, 400, "invalid_request").await;
+        assert_eq!(refused["field"], field);
+    }
+    // A name that another tenant holds, and one that is let go: who claims it next gets it at once.
+    let other = app.tenant(1).await;
+    let others = format!("/api/v1/tenants/{}", other["id"].as_str().unwrap());
+    let name = json!({ "identity_tenant": "acme-idp" });
+    assert_eq!(app.put(&own, &app.platform(), &name).await.status(), StatusCode::OK);
+    problem(app.put(&others, &app.platform(), &name).await, 409, "conflict").await;
+    let by_name = app.token(&json!({ "sub": "carol", "tenant_id": "acme-idp", "roles": ["tenant_admin"] }));
+    assert_eq!(app.get(&own, &by_name).await.status(), StatusCode::OK);
+    let none = json!({ "identity_tenant": null });
+    assert_eq!(app.put(&own, &app.platform(), &none).await.status(), StatusCode::OK);
+    problem(app.get(&own, &by_name).await, 404, "tenant_not_found").await;
+    assert_eq!(app.put(&others, &app.platform(), &name).await.status(), StatusCode::OK);
+    problem(app.get(&own, &by_name).await, 404, "tenant_not_found").await;
+    assert_eq!(app.get(&others, &by_name).await.status(), StatusCode::OK);
+}

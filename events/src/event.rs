@@ -245,6 +245,41 @@ impl TenantTerms {
     }
 }
 
+/// Takes a new value out of a change when the value in force is the same.
+fn unless_same<T: PartialEq>(asked: Option<T>, in_force: &T) -> Option<T> {
+    asked.filter(|value| value != in_force)
+}
+
+impl LicenseTerms {
+    /// What of a change is not in force already.
+    #[must_use]
+    pub fn difference(&self, change: LicenseChange) -> LicenseChange {
+        LicenseChange {
+            plan: unless_same(change.plan, &self.plan),
+            seats_total: unless_same(change.seats_total, &self.seats_total),
+            active: unless_same(change.active, &self.active),
+            features: unless_same(change.features, &self.features),
+            valid_from: unless_same(change.valid_from, &self.valid_from),
+            valid_until: unless_same(change.valid_until, &self.valid_until),
+            offline_grace_seconds: unless_same(change.offline_grace_seconds, &self.offline_grace_seconds),
+        }
+    }
+}
+
+impl TenantTerms {
+    /// What of a change is not in force already.
+    #[must_use]
+    pub fn difference(&self, change: TenantChange) -> TenantChange {
+        TenantChange {
+            name: unless_same(change.name, &self.name),
+            plan: unless_same(change.plan, &self.plan),
+            max_seats: unless_same(change.max_seats, &self.max_seats),
+            active: unless_same(change.active, &self.active),
+            identity_tenant: unless_same(change.identity_tenant, &self.identity_tenant),
+        }
+    }
+}
+
 impl Event {
     /// Whether the event moves its stream's version. Heartbeats and denials are observations.
     #[must_use]

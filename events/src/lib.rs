@@ -40,6 +40,7 @@ pub use log::lookup::{ApplicableLicense, KnownKey, Member, SessionEnd, SessionPl
 pub use log::read::EventFilter;
 pub use log::seats::Seat;
 pub use log::stream::{Snapshot, StreamHead};
+pub use log::users::{UserRecord, email_key, invitation_scope};
 pub use migrate::{migrate, require_current_schema};
 pub use standing::Standing;
 pub use time::Time;

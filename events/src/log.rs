@@ -6,6 +6,7 @@ pub(crate) mod lookup;
 pub(crate) mod read;
 pub(crate) mod seats;
 pub(crate) mod stream;
+pub(crate) mod users;
 
 use crate::Database;
 

@@ -19,7 +19,7 @@ const MAX_ROUNDS: u32 = 20;
 /// # Errors
 /// When the log cannot be read or written.
 pub(crate) async fn run(context: &Context, core: &mut Core, pending: Pending) -> Result<(), LogError> {
-    let Command::ChangeLicense { change, .. } = &pending.command else { return Ok(()) };
+    let Command::ChangeLicense { .. } = &pending.command else { return Ok(()) };
     for _ in 0..MAX_ROUNDS {
         let now = context.writer.now();
         let proposed = match decide(&core.state, &pending.command, now, context.ttl) {
@@ -34,6 +34,14 @@ pub(crate) async fn run(context: &Context, core: &mut Core, pending: Pending) ->
                 continue;
             }
             Err(_) => return Ok(()),
+        };
+        // A state that is behind may find that nothing changes where something does.
+        let Some((_, Event::LicenseUpdated(change))) = proposed.first() else {
+            if catch_up(&context.log, &context.writer, &mut core.state).await? > 0 {
+                continue;
+            }
+            answer(core, pending);
+            return Ok(());
         };
         let mut job = job(core, &proposed, change.active, pending.request_id.clone());
         if let Some(seats) = change.seats_total {

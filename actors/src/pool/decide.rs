@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{Event, Subject, Time};
+use events::{Event, LicenseChange, Subject, Time};
 
 use super::command::{Command, Reason};
 use super::state::PoolState;
@@ -91,7 +91,15 @@ pub fn decide(
             if if_version.is_some_and(|seen| seen != state.terms_version) {
                 return Err(Refusal::Stale);
             }
-            Ok(vec![(Subject::default(), Event::LicenseUpdated(change.clone()))])
+            // What is in force already is no change, and no event.
+            let change = match &state.license {
+                Some(license) => license.difference(change.clone()),
+                None => change.clone(),
+            };
+            if change == LicenseChange::default() {
+                return Ok(Vec::new());
+            }
+            Ok(vec![(Subject::default(), Event::LicenseUpdated(change))])
         }
     }
 }

@@ -2,17 +2,22 @@
 //!
 //! On a Monday morning thousands of new users acquire at once. Each addition is a decision of its tenant's stream, so
 //! one by one they would conflict with each other: they gather while an append is under way, and go together.
+//!
+//! An email that was invited becomes the user who first signs in with it: the id of ours is removed and the user added,
+//! with the invitation's roles, in one append.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use events::{
-    AddReason, Event, EventLog, LogError, Member, NewEvent, Refused, StreamWrite, Subject, TenantId, UserId,
+    AddReason, Event, EventLog, LogError, NameClaim, NewEvent, Refused, StreamWrite, Subject, TenantId,
+    UserId,
 };
 use moka::future::Cache;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::users::invitation;
 use super::{MAX_ROUNDS, PAUSE};
 use crate::writer::{Job, Writer};
 
@@ -37,6 +42,8 @@ pub struct NewUser {
     pub user_id: UserId,
     /// As the token says.
     pub email: Option<String>,
+    /// The issuer does not say that the email is unverified: an invitation of it may be taken.
+    pub email_verified: bool,
     /// The request that brought it.
     pub request_id: Option<String>,
 }
@@ -61,7 +68,7 @@ impl Members {
         Self { log, queue, known }
     }
 
-    /// Adds the user unless it was ever added. `Ok(false)`: it was removed.
+    /// Adds the user unless it was ever added. `Ok(false)`: it was removed, and not invited again.
     ///
     /// # Errors
     /// When the log cannot be asked or written.
@@ -70,18 +77,35 @@ impl Members {
         if self.known.contains_key(&key) {
             return Ok(true);
         }
-        match self.log.find_member(user.tenant_id, &user.user_id).await? {
-            Some(Member { removed: true, .. }) => return Ok(false),
-            Some(_) => {}
-            None => {
-                let (reply, answer) = oneshot::channel();
-                let gone = || LogError::Unavailable("no users can be added".to_owned());
-                self.queue.send((user, reply)).await.map_err(|_| gone())?;
-                answer.await.map_err(|_| gone())?.map_err(LogError::Unavailable)?;
+        let member = self.log.find_member(user.tenant_id, &user.user_id).await?;
+        let removed = member.as_ref().is_some_and(|member| member.removed);
+        if removed || member.is_none() {
+            if removed && invited(&self.log, &user).await?.is_none() {
+                return Ok(false);
             }
+            self.add(user).await?;
         }
         self.known.insert(key, ()).await;
         Ok(true)
+    }
+
+    /// Adds the user if its email was invited, and does nothing otherwise. Answers whether it was.
+    ///
+    /// # Errors
+    /// When the log cannot be asked or written.
+    pub async fn take_invitation(&self, user: NewUser) -> Result<bool, LogError> {
+        if invited(&self.log, &user).await?.is_none() {
+            return Ok(false);
+        }
+        self.add(user).await?;
+        Ok(true)
+    }
+
+    async fn add(&self, user: NewUser) -> Result<(), LogError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || LogError::Unavailable("no users can be added".to_owned());
+        self.queue.send((user, reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?.map_err(LogError::Unavailable)
     }
 
     /// Forgets what is remembered of a user.
@@ -122,18 +146,22 @@ async fn add(
         let Some(head) = log.stream_head(tenant_id.0).await? else {
             return Err(LogError::Unavailable("the tenant is gone".to_owned()));
         };
-        let mut missing: HashMap<&UserId, &NewUser> = HashMap::new();
+        let (mut missing, mut taken) = (HashMap::<&UserId, Addition>::new(), HashSet::new());
         for (user, _) in users {
             if !missing.contains_key(&user.user_id)
-                && log.find_member(tenant_id, &user.user_id).await?.is_none()
+                && let Some(addition) = Addition::of(log, user, &mut taken).await?
             {
-                missing.insert(&user.user_id, user);
+                missing.insert(&user.user_id, addition);
             }
         }
         if missing.is_empty() {
             return Ok(());
         }
-        let events = missing.into_values().map(added).collect();
+        let (mut events, mut names) = (Vec::new(), Vec::new());
+        for addition in missing.into_values() {
+            events.extend(addition.events);
+            names.extend(addition.names);
+        }
         let stream = StreamWrite {
             stream_id: tenant_id.0,
             tenant_id,
@@ -142,7 +170,8 @@ async fn add(
             standing: None,
             events,
         };
-        let appended = writer.append(Job { whole: true, streams: vec![stream], ..Job::default() }).await?;
+        let job = Job { whole: true, streams: vec![stream], names, ..Job::default() };
+        let appended = writer.append(job).await?;
         if appended.refused.iter().all(|one| matches!(one, Refused::Already { .. })) {
             return Ok(());
         }
@@ -151,15 +180,52 @@ async fn add(
     Err(LogError::Unavailable("the tenant changes too often".to_owned()))
 }
 
-fn added(user: &NewUser) -> NewEvent {
+/// The id of ours under which the user's email waits.
+async fn invited(log: &EventLog, user: &NewUser) -> Result<Option<Uuid>, LogError> {
+    match &user.email {
+        Some(email) if user.email_verified => log.find_invitation(user.tenant_id, email).await,
+        _ => Ok(None),
+    }
+}
+
+/// What adding one user writes.
+struct Addition {
+    events: Vec<NewEvent>,
+    names: Vec<NameClaim>,
+}
+
+impl Addition {
+    /// `None`: the user is a member already, or was removed and not invited again. An invitation is taken once.
+    async fn of(log: &EventLog, user: &NewUser, taken: &mut HashSet<Uuid>) -> Result<Option<Self>, LogError> {
+        let member = log.find_member(user.tenant_id, &user.user_id).await?;
+        if member.as_ref().is_some_and(|member| !member.removed) {
+            return Ok(None);
+        }
+        let waiting = invited(log, user).await?.filter(|id| taken.insert(*id));
+        let (Some(id), Some(email)) = (waiting, &user.email) else {
+            let events = vec![event(user, user.user_id.clone(), added(user, Vec::new()))];
+            return Ok(member.is_none().then_some(Self { events, names: Vec::new() }));
+        };
+        let placeholder =
+            UserId::new(id.to_string()).map_err(|error| LogError::Rejected(error.to_string()))?;
+        let roles = log.find_member(user.tenant_id, &placeholder).await?.map(|member| member.roles);
+        let events = vec![
+            event(user, placeholder, Event::UserRemoved {}),
+            event(user, user.user_id.clone(), added(user, roles.unwrap_or_default())),
+        ];
+        Ok(Some(Self { events, names: vec![invitation(user.tenant_id, id, email, false)] }))
+    }
+}
+
+fn added(user: &NewUser, roles: Vec<String>) -> Event {
+    Event::UserAdded { email: user.email.clone(), roles, reason: AddReason::FirstAcquire }
+}
+
+fn event(user: &NewUser, about: UserId, event: Event) -> NewEvent {
     NewEvent {
         event_id: Uuid::now_v7(),
-        subject: Subject::user(user.user_id.clone()),
-        event: Event::UserAdded {
-            email: user.email.clone(),
-            roles: Vec::new(),
-            reason: AddReason::FirstAcquire,
-        },
+        subject: Subject::user(about),
+        event,
         request_id: user.request_id.clone(),
         key: None,
         give_back: false,

@@ -77,7 +77,10 @@ impl Replica {
     pub async fn join(&self, tenant_id: TenantId, user: &str) {
         let user_id = UserId::new(user).unwrap();
         assert!(
-            self.members.ensure(NewUser { tenant_id, user_id, email: None, request_id: None }).await.unwrap()
+            self.members
+                .ensure(NewUser { tenant_id, user_id, email: None, email_verified: false, request_id: None })
+                .await
+                .unwrap()
         );
     }
 

@@ -42,6 +42,8 @@ pub struct Caller {
     pub user_id: UserId,
     /// `email`, if the token has one.
     pub email: Option<String>,
+    /// The issuer does not say that it has not verified the email: `email_verified` is not false.
+    pub email_verified: bool,
     /// The tenant claim, if it is a text.
     pub tenant_claim: Option<String>,
     /// The roles claim.

@@ -56,6 +56,8 @@ pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Resul
     Ok(Caller {
         user_id,
         email: printable(claims.get("email"), MAX_EMAIL),
+        email_verified: !matches!(claims.get("email_verified"), Some(Value::Bool(false)))
+            && claims.get("email_verified").and_then(Value::as_str) != Some("false"),
         tenant_claim: at_path(&claims, &config.oidc_tenant_claim).and_then(Value::as_str).map(str::to_owned),
         roles: roles(at_path(&claims, &config.oidc_roles_claim)),
     })

@@ -7,7 +7,7 @@ use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::{Value, json};
 
-use super::tenants::page_limit;
+use super::shared::page_limit;
 use crate::app::App;
 use crate::auth::{Credentials, Role};
 use crate::problem::Problem;

@@ -5,11 +5,13 @@ use std::time::Instant;
 use actors::{Answer, PoolState, Request};
 use events::{LicenseChange, LicenseId, LicenseTerms, Product, Seats, TenantId, Time, double_option};
 use poem_openapi::param::{Header, Path};
-use poem_openapi::payload::{Json, Response};
+use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
 
-use super::tenants::{Created, conflict, created, etag, text};
+use super::shared::{
+    Created, IfMatch, Versioned, created, etag, page_limit, present, refused, text, versioned,
+};
 use crate::app::{App, DECISION_DEADLINE};
 use crate::auth::{Authenticator, Credentials, Role};
 use crate::body::Body;
@@ -104,7 +106,7 @@ impl TenantLicenses {
         let tenant_id = platform_only(app, &credentials, &tenant_id).await?;
         let terms = terms(body.parse()?)?;
         let issued = app.tenants.issue_license(tenant_id, terms, Some(request_id.0.0.clone())).await?;
-        let license_id = issued.map_err(|refusal| conflict(&refusal))?;
+        let license_id = issued.map_err(|refusal| refused(&refusal))?;
         app.forget_licenses(tenant_id).await;
         let (body, etag) = show(app, tenant_id, license_id).await?;
         Ok(created(body, &etag))
@@ -124,7 +126,7 @@ impl TenantLicenses {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
-        let limit = super::tenants::page_limit(limit.0.as_deref())?;
+        let limit = page_limit(limit.0.as_deref())?;
         let after = after.0.map(|after| {
             after
                 .parse::<LicenseId>()
@@ -148,14 +150,14 @@ impl TenantLicenses {
         credentials: Credentials,
         tenant_id: Path<String>,
         license_id: Path<String>,
-    ) -> Result<Response<Json<LicenseView>>, Problem> {
+    ) -> Result<Versioned<LicenseView>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;
         let license_id = own_license(app, tenant_id, &license_id).await?;
         app.authenticator.authorize(&caller, tenant_id, &[Role::TenantAdmin]).await?;
         let (body, etag) = show(app, tenant_id, license_id).await?;
-        Ok(Response::new(Json(body)).header("ETag", etag))
+        Ok(versioned(body, &etag))
     }
 
     /// Change a license; what is left out stays
@@ -168,26 +170,25 @@ impl TenantLicenses {
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
+        raw: &poem::Request,
         tenant_id: Path<String>,
         license_id: Path<String>,
         /// The ETag that the change is based on
         #[oai(name = "If-Match")]
         if_match: Header<Option<String>>,
         body: Body<LicenseBody>,
-    ) -> Result<Response<Json<LicenseView>>, Problem> {
+    ) -> Result<Versioned<LicenseView>, Problem> {
+        // The parameter is for the document: it does not tell a tag that is no text from none.
+        let (_, if_match) = (if_match, IfMatch::of(raw));
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;
         let license_id = own_license(app, tenant_id, &license_id).await?;
         Authenticator::require_platform_admin(&caller)?;
-        let change = change(body.parse()?)?;
-        let if_version = match if_match.0.as_deref() {
-            Some(if_match) => {
-                let pool = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
-                version_asked(if_match, pool.terms_version)
-            }
-            None => None,
-        };
+        let pool = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
+        let in_force = pool.license.as_deref().ok_or(Problem::LicenseNotFound)?;
+        let change = change(body.parse()?, in_force)?;
+        let if_version = if_match.version(pool.terms_version);
         let request = Request {
             request_id: Some(request_id.0.0.clone()),
             deadline: Instant::now() + DECISION_DEADLINE,
@@ -203,15 +204,8 @@ impl TenantLicenses {
         }
         app.forget_licenses(tenant_id).await;
         let (body, etag) = show(app, tenant_id, license_id).await?;
-        Ok(Response::new(Json(body)).header("ETag", etag))
+        Ok(versioned(body, &etag))
     }
-}
-
-/// A field that may be left out, but not be null.
-fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 async fn platform_only(app: &App, credentials: &Credentials, tenant_id: &str) -> Result<TenantId, Problem> {
@@ -232,20 +226,6 @@ async fn own_license(app: &App, tenant_id: TenantId, license_id: &str) -> Result
     }
 }
 
-/// The version that an If-Match asks for, given the one there is; `None` for `*`. A list matches if one of it does
-/// (RFC 9110, section 13.1.1); what is not an ETag of ours never does.
-pub(super) fn version_asked(if_match: &str, current: i64) -> Option<i64> {
-    if if_match.trim() == "*" {
-        return None;
-    }
-    let tag = etag(current);
-    let matches = if_match.split(',').any(|named| named.trim() == tag);
-    Some(if matches { current } else { NO_VERSION })
-}
-
-/// A version that nothing ever has.
-const NO_VERSION: i64 = -1;
-
 fn terms(body: LicenseBody) -> Result<LicenseTerms, Problem> {
     let missing = |field: &'static str| move || Problem::field(field, "is missing");
     let product = body.product.clone().ok_or_else(missing("product"))?;
@@ -262,14 +242,28 @@ fn terms(body: LicenseBody) -> Result<LicenseTerms, Problem> {
         offline_grace_seconds: None,
     };
     terms.change(&parse(body)?);
+    in_order(&terms)?;
     Ok(terms)
 }
 
-fn change(body: LicenseBody) -> Result<LicenseChange, Problem> {
-    if body.product.is_some() {
+fn change(body: LicenseBody, in_force: &LicenseTerms) -> Result<LicenseChange, Problem> {
+    if body.product.as_ref().is_some_and(|asked| asked != in_force.product.as_str()) {
         return Err(Problem::field("product", "never changes"));
     }
-    parse(body)
+    let change = parse(body)?;
+    let mut after = in_force.clone();
+    after.change(&change);
+    in_order(&after)?;
+    Ok(change)
+}
+
+fn in_order(terms: &LicenseTerms) -> Result<(), Problem> {
+    match (terms.valid_from, terms.valid_until) {
+        (Some(from), Some(until)) if from >= until => {
+            Err(Problem::field("valid_until", "must be after valid_from"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse(body: LicenseBody) -> Result<LicenseChange, Problem> {
@@ -298,11 +292,6 @@ fn parse(body: LicenseBody) -> Result<LicenseChange, Problem> {
     });
     let valid_from = time("valid_from", body.valid_from)?;
     let valid_until = time("valid_until", body.valid_until)?;
-    if let (Some(Some(from)), Some(Some(until))) = (valid_from, valid_until)
-        && from >= until
-    {
-        return Err(Problem::field("valid_until", "must be after valid_from"));
-    }
     Ok(LicenseChange {
         plan: body.plan.map(|plan| text("plan", plan, 64)).transpose()?,
         seats_total: body.seats_total.map(Seats::new).transpose().map_err(Problem::value("seats_total"))?,

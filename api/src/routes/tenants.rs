@@ -1,12 +1,16 @@
 //! Tenants: made by the platform, read by their admins.
 
-use actors::{AdminRefusal, NewTenant, TenantState};
-use events::{LicenseId, Product, Seats, TenantId, TenantTerms};
-use poem_openapi::param::Path;
-use poem_openapi::payload::{Json, Response};
+use actors::{NewTenant, TenantState};
+use events::{LicenseId, Product, Seats, TenantChange, TenantId, TenantTerms, double_option};
+use poem_openapi::param::{Header, Path};
+use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
+use serde_json::json;
 
+use super::shared::{
+    Created, IfMatch, Versioned, created, etag, page_limit, present, refused, text, versioned,
+};
 use crate::app::App;
 use crate::auth::{Authenticator, Credentials, Role};
 use crate::body::Body;
@@ -38,6 +42,30 @@ pub struct NewTenantBody {
     #[serde(default)]
     #[oai(nullable)]
     identity_tenant: Option<String>,
+}
+
+/// The fields of a tenant to be changed.
+#[derive(Object, Deserialize)]
+pub struct TenantChangeBody {
+    /// For people, 1 to 200 characters
+    #[serde(default, deserialize_with = "present")]
+    name: Option<String>,
+    /// Never changes
+    #[serde(default, deserialize_with = "present")]
+    subdomain: Option<String>,
+    /// For people and billing, 1 to 64 characters
+    #[serde(default, deserialize_with = "present")]
+    plan: Option<String>,
+    /// Seats of the first license, 0 to 1,000,000
+    #[serde(default, deserialize_with = "present")]
+    max_seats: Option<i64>,
+    /// Inactive: acquires and heartbeats are refused
+    #[serde(default, deserialize_with = "present")]
+    active: Option<bool>,
+    /// What the identity provider calls the tenant; unique, and no UUID; null: nothing
+    #[serde(default, deserialize_with = "double_option")]
+    #[oai(nullable)]
+    identity_tenant: Option<Option<String>>,
 }
 
 /// A tenant.
@@ -88,7 +116,7 @@ impl TenantRoutes {
         let product = Product::new(FIRST_PRODUCT).map_err(Problem::value("product"))?;
         let new = NewTenant { terms, features: Vec::new(), product };
         let made = app.tenants.create(new, Some(request_id.0.0.clone())).await?;
-        let (tenant_id, _) = made.map_err(|refusal| conflict(&refusal))?;
+        let (tenant_id, _) = made.map_err(|refusal| refused(&refusal))?;
         let (body, etag) = show(app, tenant_id).await?;
         Ok(created(body, &etag))
     }
@@ -136,67 +164,50 @@ impl TenantRoutes {
         &self,
         credentials: Credentials,
         tenant_id: Path<String>,
-    ) -> Result<Response<Json<TenantBody>>, Problem> {
+    ) -> Result<Versioned<TenantBody>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
         let (body, etag) = show(app, tenant_id).await?;
-        Ok(Response::new(Json(body)).header("ETag", etag))
+        Ok(versioned(body, &etag))
     }
-}
 
-/// A resource that was made: 201.
-#[derive(poem_openapi::ApiResponse)]
-pub enum Created<T: poem_openapi::types::ToJSON> {
-    /// Made
-    #[oai(status = 201)]
-    Made(Json<T>, #[oai(header = "ETag")] String),
-}
-
-pub(super) fn created<T: poem_openapi::types::ToJSON>(body: T, etag: &str) -> Created<T> {
-    Created::Made(Json(body), etag.to_owned())
-}
-
-/// The ETag of a version.
-pub(super) fn etag(version: i64) -> String {
-    format!("\"{version}\"")
-}
-
-/// `limit` of a list.
-pub(super) fn page_limit(limit: Option<&str>) -> Result<usize, Problem> {
-    match limit.map(str::parse::<usize>) {
-        None => Ok(100),
-        Some(Ok(limit @ 1..=1000)) => Ok(limit),
-        Some(_) => Err(Problem::field("limit", "must be 1 to 1000")),
+    /// Change a tenant; what is left out stays
+    ///
+    /// A tenant admin may change the name only. `max_seats` are the seats of the first license: changing either changes
+    /// both. A tenant that is not active refuses acquires and heartbeats from the moment of this answer on.
+    #[oai(path = "/api/v1/tenants/:tenant_id", method = "put", operation_id = "change_tenant")]
+    async fn change(
+        &self,
+        credentials: Credentials,
+        request_id: poem::web::Data<&RequestId>,
+        raw: &poem::Request,
+        tenant_id: Path<String>,
+        /// The ETag that the change is based on
+        #[oai(name = "If-Match")]
+        if_match: Header<Option<String>>,
+        body: Body<TenantChangeBody>,
+    ) -> Result<Versioned<TenantBody>, Problem> {
+        // The parameter is for the document: it does not tell a tag that is no text from none.
+        let (_, if_match) = (if_match, IfMatch::of(raw));
+        let app = &self.0;
+        let caller = app.authenticator.verify(credentials.token(None)).await?;
+        let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
+        let state = app.tenants.tenant(tenant_id).await?.ok_or(Problem::TenantNotFound)?;
+        if Authenticator::require_platform_admin(&caller).is_err() {
+            only_the_name(&body, &state.terms)?;
+        }
+        let change = change(body.parse()?, &state.terms)?;
+        let if_version = if_match.version(state.terms_version);
+        let changed = app.tenants.change(tenant_id, change, if_version, Some(request_id.0.0.clone())).await?;
+        changed.map_err(|refusal| refused(&refusal))?;
+        let (body, etag) = show(app, tenant_id).await?;
+        Ok(versioned(body, &etag))
     }
 }
 
 fn page_cursor(after: &str) -> Result<TenantId, Problem> {
     after.parse().map_err(|_| Problem::field("after", "is not a cursor that this service handed out"))
-}
-
-/// What a name that somebody holds is answered with.
-pub(super) fn conflict(refusal: &AdminRefusal) -> Problem {
-    match refusal {
-        AdminRefusal::NameTaken { scope, name } if scope.starts_with("product/") => {
-            Problem::Conflict { why: format!("The tenant has an active license of product {name} already.") }
-        }
-        AdminRefusal::NameTaken { scope, name } => {
-            Problem::Conflict { why: format!("The {scope} {name} is taken.") }
-        }
-        AdminRefusal::NoSuchTenant => Problem::TenantNotFound,
-        AdminRefusal::Stale => Problem::PreconditionFailed,
-    }
-}
-
-/// A text of 1 to `most` characters that a terminal shows as it is.
-pub(super) fn text(field: &str, value: String, most: usize) -> Result<String, Problem> {
-    let length = value.chars().count();
-    if (1..=most).contains(&length) && !value.chars().any(char::is_control) {
-        Ok(value)
-    } else {
-        Err(Problem::field(field, format!("must be 1 to {most} characters without control characters")))
-    }
 }
 
 fn parse(body: NewTenantBody) -> Result<TenantTerms, Problem> {
@@ -207,6 +218,39 @@ fn parse(body: NewTenantBody) -> Result<TenantTerms, Problem> {
         max_seats: Seats::new(body.max_seats).map_err(Problem::value("max_seats"))?,
         active: true,
         identity_tenant: body.identity_tenant.map(identity_tenant).transpose()?,
+    })
+}
+
+/// What a tenant's own admin may not change is refused, whatever its new value; what stays as it is changes nothing.
+fn only_the_name(body: &Body<TenantChangeBody>, terms: &TenantTerms) -> Result<(), Problem> {
+    let in_force = json!({
+        "subdomain": terms.subdomain, "plan": terms.plan, "max_seats": terms.max_seats.get(),
+        "active": terms.active, "identity_tenant": terms.identity_tenant,
+    });
+    let fields = in_force.as_object().into_iter().flatten();
+    for (field, value) in fields {
+        if body.field(field).is_some_and(|asked| asked != value) {
+            return Err(Problem::Forbidden { why: "Only a platform admin may change this of a tenant." });
+        }
+    }
+    Ok(())
+}
+
+fn change(body: TenantChangeBody, terms: &TenantTerms) -> Result<TenantChange, Problem> {
+    if body.subdomain.is_some_and(|asked| asked != terms.subdomain) {
+        return Err(Problem::field("subdomain", "never changes"));
+    }
+    let identity = match body.identity_tenant {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some(name)) => Some(Some(identity_tenant(name)?)),
+    };
+    Ok(TenantChange {
+        name: body.name.map(|name| text("name", name, 200)).transpose()?,
+        plan: body.plan.map(|plan| text("plan", plan, 64)).transpose()?,
+        max_seats: body.max_seats.map(Seats::new).transpose().map_err(Problem::value("max_seats"))?,
+        active: body.active,
+        identity_tenant: identity,
     })
 }
 

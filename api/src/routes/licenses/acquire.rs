@@ -154,8 +154,10 @@ async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
                 app.forget_license(asked.tenant_id, &asked.product).await;
                 return Err(Problem::NotAccepted(standing));
             }
-            Answer::UserRemoved => return Err(REMOVED),
-            Answer::UserUnknown => app.members.forget(asked.tenant_id, &asked.caller.user_id).await,
+            // Removed or unknown: the next round adds it, or says why not.
+            Answer::UserRemoved | Answer::UserUnknown => {
+                app.members.forget(asked.tenant_id, &asked.caller.user_id).await
+            }
             // Somebody else stored the key a moment ago: the next round finds its session.
             Answer::KeyTaken => {}
             _ => return Err(Problem::Internal),

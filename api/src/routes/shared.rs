@@ -1,0 +1,126 @@
+//! What the routes have in common: names of versions, bounds of texts and pages, answers of changes.
+
+use actors::AdminRefusal;
+use poem::Request;
+use poem::http::header;
+use poem_openapi::payload::Json;
+use poem_openapi::types::ToJSON;
+use serde::{Deserialize, Deserializer};
+
+use crate::problem::Problem;
+
+/// A resource that was made: 201.
+#[derive(poem_openapi::ApiResponse)]
+pub enum Created<T: ToJSON> {
+    /// Made
+    #[oai(status = 201)]
+    Made(Json<T>, #[oai(header = "ETag")] String),
+}
+
+pub(super) fn created<T: ToJSON>(body: T, etag: &str) -> Created<T> {
+    Created::Made(Json(body), etag.to_owned())
+}
+
+/// A resource that has versions: 200.
+#[derive(poem_openapi::ApiResponse)]
+pub enum Versioned<T: ToJSON> {
+    /// As it is now
+    #[oai(status = 200)]
+    Shown(Json<T>, #[oai(header = "ETag")] String),
+}
+
+pub(super) fn versioned<T: ToJSON>(body: T, etag: &str) -> Versioned<T> {
+    Versioned::Shown(Json(body), etag.to_owned())
+}
+
+/// A resource that is gone: 204, however often it is asked.
+#[derive(poem_openapi::ApiResponse)]
+pub enum Deleted {
+    /// Gone
+    #[oai(status = 204)]
+    Gone,
+}
+
+/// The ETag of a version.
+pub(super) fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+/// What `If-Match` demands.
+pub(super) struct IfMatch(Option<String>);
+
+impl IfMatch {
+    /// All `If-Match` headers of a request as one list; one that is no text is a tag that never matches.
+    pub fn of(request: &Request) -> Self {
+        let mut tags = request.headers().get_all(header::IF_MATCH).into_iter().peekable();
+        if tags.peek().is_none() {
+            return Self(None);
+        }
+        let tags: Vec<_> = tags.map(|tag| tag.to_str().unwrap_or("").to_owned()).collect();
+        Self(Some(tags.join(",")))
+    }
+
+    /// Whether a resource of this ETag may be changed. A list matches if one of it does (RFC 9110, section 13.1.1).
+    pub fn allows(&self, etag: &str) -> bool {
+        match self.0.as_deref().map(str::trim) {
+            None | Some("*") => true,
+            Some(list) => list.split(',').any(|tag| tag.trim() == etag),
+        }
+    }
+
+    /// The version that a change is based on, given the one there is: `None`: any.
+    pub fn version(&self, current: i64) -> Option<i64> {
+        match self.0.as_deref().map(str::trim) {
+            None | Some("*") => None,
+            Some(_) if self.allows(&etag(current)) => Some(current),
+            Some(_) => Some(NO_VERSION),
+        }
+    }
+}
+
+/// A version that nothing ever has.
+const NO_VERSION: i64 = -1;
+
+/// `limit` of a list.
+pub(super) fn page_limit(limit: Option<&str>) -> Result<usize, Problem> {
+    match limit.map(str::parse::<usize>) {
+        None => Ok(100),
+        Some(Ok(limit @ 1..=1000)) => Ok(limit),
+        Some(_) => Err(Problem::field("limit", "must be 1 to 1000")),
+    }
+}
+
+/// A text of 1 to `most` characters that a terminal shows as it is.
+pub(super) fn text(field: &str, value: String, most: usize) -> Result<String, Problem> {
+    let length = value.chars().count();
+    if (1..=most).contains(&length) && !value.chars().any(char::is_control) {
+        Ok(value)
+    } else {
+        Err(Problem::field(field, format!("must be 1 to {most} characters without control characters")))
+    }
+}
+
+/// For `#[serde(default, deserialize_with)]`: a field that may be left out, but not be null.
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// What an administrative act that brings nothing about is answered with.
+pub(super) fn refused(refusal: &AdminRefusal) -> Problem {
+    let conflict = |why: String| Problem::Conflict { why };
+    match refusal {
+        AdminRefusal::NameTaken { scope, name } if scope.starts_with("product/") => {
+            conflict(format!("The tenant has an active license of product {name} already."))
+        }
+        AdminRefusal::NameTaken { scope, name } if scope.starts_with("invitation/") => {
+            conflict(format!("The tenant has a user with the email {name} already."))
+        }
+        AdminRefusal::NameTaken { scope, name } => conflict(format!("The {scope} {name} is taken.")),
+        AdminRefusal::UserExists => conflict("The tenant has this user already.".to_owned()),
+        AdminRefusal::NoSuchTenant => Problem::TenantNotFound,
+        AdminRefusal::NoSuchUser => Problem::UserNotFound,
+        AdminRefusal::Stale => Problem::PreconditionFailed,
+    }
+}

@@ -1,10 +1,12 @@
 //! What the routes have in common: names of versions, bounds of texts and pages, answers of changes.
 
 use actors::AdminRefusal;
-use poem::Request;
 use poem::http::header;
+use poem::{Request, RequestBody};
 use poem_openapi::payload::Json;
-use poem_openapi::types::ToJSON;
+use poem_openapi::registry::{MetaParamIn, MetaSchemaRef, Registry};
+use poem_openapi::types::{ToJSON, Type};
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::{Deserialize, Deserializer};
 
 use crate::problem::Problem;
@@ -47,19 +49,38 @@ pub(super) fn etag(version: i64) -> String {
 }
 
 /// What `If-Match` demands.
-pub(super) struct IfMatch(Option<String>);
+pub struct IfMatch(Option<String>);
 
-impl IfMatch {
-    /// All `If-Match` headers of a request as one list; one that is no text is a tag that never matches.
-    pub fn of(request: &Request) -> Self {
-        let mut tags = request.headers().get_all(header::IF_MATCH).into_iter().peekable();
-        if tags.peek().is_none() {
-            return Self(None);
-        }
-        let tags: Vec<_> = tags.map(|tag| tag.to_str().unwrap_or("").to_owned()).collect();
-        Self(Some(tags.join(",")))
+impl<'a> ApiExtractor<'a> for IfMatch {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::Parameter];
+    type ParamType = String;
+    type ParamRawType = String;
+
+    fn register(registry: &mut Registry) {
+        <String as Type>::register(registry);
     }
 
+    fn param_in() -> Option<MetaParamIn> {
+        Some(MetaParamIn::Header)
+    }
+
+    fn param_schema_ref() -> Option<MetaSchemaRef> {
+        Some(String::schema_ref())
+    }
+
+    /// All such headers as one list; one that is no text is a tag that never matches, rather than none.
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<String>,
+    ) -> poem::Result<Self> {
+        let tags = request.headers().get_all(header::IF_MATCH).into_iter();
+        let tags: Vec<_> = tags.map(|tag| tag.to_str().unwrap_or("").to_owned()).collect();
+        Ok(Self((!tags.is_empty()).then(|| tags.join(","))))
+    }
+}
+
+impl IfMatch {
     /// Whether a resource of this ETag may be changed. A list matches if one of it does (RFC 9110, section 13.1.1).
     pub fn allows(&self, etag: &str) -> bool {
         match self.0.as_deref().map(str::trim) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use actors::{Answer, PoolState, Request};
 use events::{LicenseChange, LicenseId, LicenseTerms, Product, Seats, TenantId, Time, double_option};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
@@ -170,16 +170,13 @@ impl TenantLicenses {
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
-        raw: &poem::Request,
         tenant_id: Path<String>,
         license_id: Path<String>,
         /// The ETag that the change is based on
         #[oai(name = "If-Match")]
-        if_match: Header<Option<String>>,
+        if_match: IfMatch,
         body: Body<LicenseBody>,
     ) -> Result<Versioned<LicenseView>, Problem> {
-        // The parameter is for the document: it does not tell a tag that is no text from none.
-        let (_, if_match) = (if_match, IfMatch::of(raw));
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;

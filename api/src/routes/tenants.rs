@@ -2,7 +2,7 @@
 
 use actors::{NewTenant, TenantState};
 use events::{LicenseId, Product, Seats, TenantChange, TenantId, TenantTerms, double_option};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
@@ -181,15 +181,12 @@ impl TenantRoutes {
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
-        raw: &poem::Request,
         tenant_id: Path<String>,
         /// The ETag that the change is based on
         #[oai(name = "If-Match")]
-        if_match: Header<Option<String>>,
+        if_match: IfMatch,
         body: Body<TenantChangeBody>,
     ) -> Result<Versioned<TenantBody>, Problem> {
-        // The parameter is for the document: it does not tell a tag that is no text from none.
-        let (_, if_match) = (if_match, IfMatch::of(raw));
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use actors::{AddUser, Request};
 use events::{TenantId, UserChange, UserId, UserRecord, double_option};
-use poem_openapi::param::{Header, Path};
+use poem_openapi::param::Path;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -125,16 +125,13 @@ impl Users {
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
-        raw: &poem::Request,
         tenant_id: Path<String>,
         user_id: Path<String>,
         /// The ETag that the change is based on
         #[oai(name = "If-Match")]
-        if_match: Header<Option<String>>,
+        if_match: IfMatch,
         body: Body<UserChangeBody>,
     ) -> Result<Versioned<UserView>, Problem> {
-        // The parameter is for the document: it does not tell a tag that is no text from none.
-        let (_, if_match) = (if_match, IfMatch::of(raw));
         let app = &self.0;
         let (tenant_id, user, _) = on_user(app, &credentials, &tenant_id, &user_id, Removed::Hidden).await?;
         let user_id = user.user_id;

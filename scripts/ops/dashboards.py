@@ -86,7 +86,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
         [
             ("Answers", "bool_on_off", [("min by (instance) (license_postgres_up)", "{{instance}}")], "Off: that replica answers 503."),
             ("Time of an append", "s", quantiles("license_event_append_duration_seconds", by="instance"), "As each replica sees it: a commit, so the disk as well."),
-            ("Answered 503", "reqps", [(f'sum by (route) (rate(license_http_requests_total{{status="503"}}[{RATE}]))', "{{route}}")], "What clients notice of it."),
+            ("Answered 503", "reqps", [(f'sum by (route) (rate(license_http_requests_total{{status="503"}}[{RATE}])) or vector(0)', "{{route}}")], "What clients notice of it."),
         ],
     ),
     "projections": (

@@ -9,7 +9,7 @@ run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
 	@exec target/debug/coditect-license dev
 
-test: test-server test-sdk ## every test, on real engines that are started and ended here
+test: test-server test-sdk ops-test ## every test, on real engines that are started and ended here
 
 test-server: engines ## the service's tests
 	@$(CARGO) build --quiet --package engines
@@ -20,7 +20,7 @@ test-sdk: engines ## the Python SDK's tests, against the real server
 	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
 	sdk/python/run-tests.sh
 
-ops-test: ## image, manifests, alerts, dashboards: each with its own validator
+ops-test: ## image, manifests, alerts, dashboards, infra: each with its own validator
 	@scripts/ops/test.sh
 
 lint: ## format, clippy, documentation

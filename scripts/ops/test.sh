@@ -74,7 +74,7 @@ mapfile -t scripts < <(git ls-files '*.sh' scripts/slot scripts/quiet | grep -v 
 step "hadolint: Dockerfile" hadolint Dockerfile
 step "checkov: Dockerfile" policies dockerfile Dockerfile
 step "compose.yaml" python3 scripts/ops/compose.py compose.yaml
-step "yamllint" yamllint --strict k8s compose.yaml .yamllint.yaml
+step "yamllint" yamllint --strict .
 step "shellcheck" shellcheck "${scripts[@]}"
 for environment in staging production; do
     step "kubectl kustomize: $environment" render "k8s/overlays/$environment" "$environment"
@@ -94,6 +94,11 @@ step "promtool: slow burns" promtool test rules "$out/slow_test.yml"
 [ ! -f docs/RUNBOOK.md ] || step "each alert is tested and has its section" python3 scripts/ops/alerts.py
 step "amtool: routing" routes
 step "dashboards are what their script writes" python3 scripts/ops/dashboards.py --check
+
+step "tofu fmt: infra" python3 scripts/ops/fmt.py
+step "infra fits the provider's schema, and itself" python3 scripts/ops/provider.py infra "$NODE_PATH/@cdktf"
+step "… and what does not would be noticed" python3 scripts/ops/provider_test.py infra "$NODE_PATH/@cdktf"
+step "the blocking function's claims" node --test infra/modules/identity-platform/function/
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -6,6 +6,9 @@ cd "$(dirname "$0")/../.."
 tools=${OPS_TOOLS:-$PWD/target/ops-tools}
 mkdir -p "$tools"
 log=$tools/install.log
+# One at a time: CI begins to install while the tests still compile.
+exec 9>"$tools/lock"
+flock 9
 
 fail() {
     echo "ops tools: $1 (see $log)" >&2

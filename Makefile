@@ -21,6 +21,7 @@ test-sdk: engines ## the Python SDK's tests, against the real server
 	sdk/python/run-tests.sh
 
 ops-test: ## image, manifests, alerts, dashboards, infra: each with its own validator
+	@scripts/install-python.sh
 	@scripts/ops/test.sh
 
 lint: ## format, clippy, documentation

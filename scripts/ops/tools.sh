@@ -52,6 +52,12 @@ prometheus() {
 }
 
 case ${1:-all} in
+    # Everything that does not need apt-get, which others may be using.
+    early)
+        wheels venv scripts/ops/requirements.txt
+        wheels checkov scripts/ops/checkov.txt
+        packages
+        ;;
     audit) wheels audit scripts/ops/audit.txt; wheels venv scripts/ops/requirements.txt ;;
     prometheus) prometheus; wheels venv scripts/ops/requirements.txt ;;
     all)
@@ -60,6 +66,6 @@ case ${1:-all} in
         packages
         prometheus
         ;;
-    *) fail "usage: tools.sh [all|audit|prometheus]" ;;
+    *) fail "usage: tools.sh [all|early|audit|prometheus]" ;;
 esac
 echo "$tools"

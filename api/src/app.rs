@@ -20,7 +20,7 @@ use crate::cors::Cors;
 use crate::edge::Edge;
 use crate::limits::RateLimits;
 use crate::routes;
-use crate::signing::{KeyRing, KmsSigner, LocalSigner, Signer, SigningError};
+use crate::signing::{KeyRing, KmsSigner, LocalSigner, Schedule, Signer, SigningError};
 
 /// Longest time that a decision may take: a client is told 503 within a second of an outage.
 pub const DECISION_DEADLINE: Duration = Duration::from_millis(900);
@@ -88,7 +88,7 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
     events::require_current_schema(&database).await?;
     let log = EventLog::new(database);
     let signer = signer(&config.signing).await?;
-    let ring = KeyRing::open(signer, log.clone()).await?;
+    let ring = KeyRing::open(signer, log.clone(), schedule(config)).await?;
     let ttl = config.session.ttl();
     let writer = Writer::start(log.clone(), ttl).await?;
     let gate =
@@ -123,7 +123,15 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
     })
 }
 
-async fn signer(config: &SigningConfig) -> anyhow::Result<Arc<dyn Signer>> {
+fn schedule(config: &ServeConfig) -> Schedule {
+    config.signing.schedule(config.session.offline_grace_seconds)
+}
+
+/// The signer of the settings.
+///
+/// # Errors
+/// When a key cannot be read, or the client of KMS cannot be built.
+pub async fn signer(config: &SigningConfig) -> anyhow::Result<Arc<dyn Signer>> {
     let missing = |name: &str| SigningError::Setting(format!("{name}: required, but not set"));
     Ok(match config.signer {
         SignerKind::Local => {

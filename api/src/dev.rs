@@ -13,7 +13,7 @@ use engines::{Postgres, PostgresOptions, Redis, RedisOptions};
 
 use crate::config::{
     DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, RedisConfig, ServeConfig,
-    SessionConfig, SignerKind, SigningConfig, TelemetryConfig,
+    SessionConfig, SigningConfig, TelemetryConfig,
 };
 use crate::signing::LocalSigner;
 use crate::{app, telemetry};
@@ -86,13 +86,7 @@ pub async fn run(config: DevConfig, stop: impl Future<Output = ()> + Send + 'sta
             oidc_tenant_claim: "tenant_id".to_owned(),
             oidc_roles_claim: "roles".to_owned(),
         },
-        signing: SigningConfig {
-            signer: SignerKind::Local,
-            signing_key_file: Some(signing_key(&dir)?),
-            kms_key: None,
-            kms_endpoint: None,
-            license_issuer: "https://auth.coditect.ai".to_owned(),
-        },
+        signing: SigningConfig::local(signing_key(&dir)?),
         session: config.session,
         limits: config.limits,
         telemetry: log,
@@ -137,20 +131,7 @@ pub async fn run(config: DevConfig, stop: impl Future<Output = ()> + Send + 'sta
 fn signing_key(dir: &std::path::Path) -> anyhow::Result<PathBuf> {
     let file = dir.join("signing-key.pem");
     if !file.exists() {
-        write_private(&file, &LocalSigner::generate_pem(KeySize::Rsa4096)?)?;
+        crate::signing::write_private(&file, &LocalSigner::generate_pem(KeySize::Rsa4096)?)?;
     }
     Ok(file)
-}
-
-/// Writes a file that only its owner can read; never a half of it.
-fn write_private(file: &std::path::Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let part = file.with_extension("part");
-    let _ = std::fs::remove_file(&part);
-    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    out.write_all(text.as_bytes())?;
-    out.sync_all()?;
-    std::fs::rename(&part, file)?;
-    Ok(())
 }

@@ -10,6 +10,7 @@ pub mod config;
 mod cors;
 pub mod dev;
 mod edge;
+pub mod keys;
 mod limits;
 mod problem;
 mod routes;

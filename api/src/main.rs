@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
 use api::dev::DevConfig;
-use api::{app, dev, telemetry};
+use api::keys::KeysCommand;
+use api::{app, dev, keys, telemetry};
 use clap::{Parser, Subcommand};
 use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,9 @@ enum Command {
     Dev(DevConfig),
     /// Bring the database to this program's schema
     Migrate(DatabaseConfig),
+    /// The keys that sign license tokens: list, rotate, retire
+    #[command(subcommand)]
+    Keys(Box<KeysCommand>),
     /// Fold the log into the read models, and nothing else, until SIGTERM
     Project {
         #[command(flatten)]
@@ -73,6 +77,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(database) => {
             let version = events::migrate(&database.database_url).await?;
             println!("schema version {version}");
+            Ok(())
+        }
+        Command::Keys(command) => {
+            println!("{}", keys::run(*command).await?);
             Ok(())
         }
         Command::Project { database, telemetry } => project(&database, &telemetry).await,

@@ -1,16 +1,18 @@
 //! Signing with Google Cloud KMS, against a stand-in that speaks its REST protocol and can be told to answer wrongly.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is wrong")]
 
 #[path = "kms/stand_in.rs"]
 mod stand_in;
 mod support;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use api::config::SignerKind;
-use api::signing::{KmsSigner, LocalSigner, PublicKey, Signer, SigningError};
+use api::signing::{
+    KeyAdmin, KeyState, KmsSigner, LocalSigner, PublicKey, Retire, Rotated, Signer, SigningError,
+};
 use aws_lc_rs::rsa::KeySize;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
@@ -239,4 +241,45 @@ async fn a_renewed_session_outlives_a_token_that_cannot_be_signed() {
     let renewed = app.granted(&alice, "laptop-of-alice").await;
     assert_eq!((&renewed["status"], &renewed["session_id"]), (&json!("renewed"), &seat["session_id"]));
     assert!(!app.event_types(&tenant).await.contains(&"seat_released".to_owned()));
+}
+
+#[tokio::test]
+async fn versions_are_made_published_and_retired_while_replicas_run() {
+    let kms = Kms::start().await;
+    let first = kms.add(signing_key(), RSA_SIGN_PKCS1_4096_SHA256);
+    let app = service(&kms).await;
+    let signer = Arc::new(KmsSigner::connect(KEY, Some(&kms.url)).await.unwrap());
+    let log = app.replicas[0].app.log().clone();
+    let schedule = app.config.signing.schedule(86_400);
+    let admin = KeyAdmin::new(signer, log, schedule, "ada@ops".to_owned());
+
+    // Without the right to make versions nothing changes.
+    assert!(matches!(admin.rotate().await, Err(SigningError::Unavailable(_))));
+    assert_eq!(admin.list().await.unwrap().len(), 1);
+
+    kms.prepare(&SECOND_KEY);
+    let Rotated::Created(second) = admin.rotate().await.unwrap() else { panic!("a key waits already") };
+    assert_eq!((second.state, &second.held_by), (KeyState::Waits, &format!("{KEY}/cryptoKeyVersions/2")));
+    assert!(matches!(admin.rotate().await.unwrap(), Rotated::AlreadyWaits(line) if line.kid == second.kid));
+    let published = async || -> Vec<String> {
+        let set = app.http.get(format!("{}/.well-known/jwks.json", app.url())).send().await.unwrap();
+        let set: JwkSet = set.json().await.unwrap();
+        set.keys.iter().filter_map(|jwk| jwk.common.key_id.clone()).collect()
+    };
+    eventually("the new version in the set", async || published().await.contains(&second.kid)).await;
+
+    let old = admin.list().await.unwrap().into_iter().find(|line| line.kid != second.kid).unwrap();
+    assert_eq!((old.state, &old.held_by), (KeyState::Signs, &first));
+    let refused = admin.retire(&old.kid, &Retire::default()).await;
+    assert!(matches!(refused, Err(SigningError::Refused(why)) if why.contains("signs now")));
+
+    let how = Retire { emergency: true, reason: "a laptop was stolen".to_owned() };
+    let retired = admin.retire(&old.kid, &how).await.unwrap();
+    assert!(retired.created.is_none() && retired.private_half.contains(&first), "{retired:?}");
+    eventually("the old version out of the set", async || published().await == [second.kid.clone()]).await;
+    let tenant = app.tenant(1).await;
+    let seat = app.granted(&app.user(&tenant, "alice"), "laptop-of-alice").await;
+    assert_eq!(decode_header(seat["license_token"].as_str().unwrap()).unwrap().kid, Some(second.kid));
+    let again = admin.retire(&old.kid, &how).await.unwrap();
+    assert!(again.already);
 }

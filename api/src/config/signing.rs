@@ -1,8 +1,11 @@
 //! What signs license tokens.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+
+use crate::signing::Schedule;
 
 /// Where the private key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,7 +22,7 @@ pub struct SigningConfig {
     /// Where the private key is
     #[arg(long, env, value_enum, default_value = "local")]
     pub signer: SignerKind,
-    /// RSA-4096 private keys, PKCS#8 PEM, one or more in a file; a new one signs two hours after it was published
+    /// RSA-4096 private keys, PKCS#8 PEM, one or more in a file; a new one signs some time after it was published
     #[arg(long, env, required_if_eq("signer", "local"))]
     pub signing_key_file: Option<PathBuf>,
     /// `projects/…/cryptoKeys/…`, all enabled versions, or one of them with `/cryptoKeyVersions/n`
@@ -29,8 +32,41 @@ pub struct SigningConfig {
     #[arg(long, env, value_parser = super::http_url)]
     pub kms_endpoint: Option<String>,
     /// `iss` of license tokens
-    #[arg(long, env, default_value = "https://auth.coditect.ai", value_parser = super::not_empty)]
+    #[arg(long, env, default_value = ISSUER, value_parser = super::not_empty)]
     pub license_issuer: String,
+    /// Seconds that a new key is published before it signs; under 3600 for drills only, for clients keep the published
+    /// keys an hour
+    #[arg(long, env, default_value_t = PUBLISHED_SECONDS, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+    pub key_publication_seconds: u32,
+}
+
+/// `iss` of license tokens, unless another is set.
+const ISSUER: &str = "https://auth.coditect.ai";
+
+/// An hour that clients keep a set, and an hour in which a replica that cannot look at the others' keys would still
+/// publish an old one.
+const PUBLISHED_SECONDS: u32 = 7_200;
+
+impl SigningConfig {
+    /// The keys of a file, everything else as if left out.
+    #[must_use]
+    pub fn local(file: PathBuf) -> Self {
+        Self {
+            signer: SignerKind::Local,
+            signing_key_file: Some(file),
+            kms_key: None,
+            kms_endpoint: None,
+            license_issuer: ISSUER.to_owned(),
+            key_publication_seconds: PUBLISHED_SECONDS,
+        }
+    }
+
+    /// When keys sign, with the grace of licenses that do not say.
+    #[must_use]
+    pub fn schedule(&self, offline_grace_seconds: u32) -> Schedule {
+        let published_before_use = Duration::from_secs(self.key_publication_seconds.into());
+        Schedule { published_before_use, offline_grace_seconds }
+    }
 }
 
 /// `projects/*/locations/*/keyRings/*/cryptoKeys/*`, and perhaps a version.

@@ -92,7 +92,7 @@ fn key(file: Option<&Path>) -> anyhow::Result<String> {
     }
     let pem = LocalSigner::generate_pem(KeySize::Rsa2048)?;
     if let Some(file) = file {
-        super::write_private(file, &pem)?;
+        crate::signing::write_private(file, &pem)?;
     }
     Ok(pem)
 }

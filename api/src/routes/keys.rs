@@ -7,9 +7,13 @@ use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::Value;
 
 use crate::app::App;
+use crate::problem::Problem;
 
 /// How long clients may keep keys: a new one is published for longer before it signs.
 const CACHE: &str = "public, max-age=3600";
+
+/// Every key was retired, and there is no new one yet.
+const NO_KEY: Problem = Problem::Unavailable { why: "There is no key to sign with. Try again." };
 
 /// The operations.
 pub struct Keys(pub App);
@@ -58,11 +62,11 @@ fn keep<T: ToJSON>(request: &poem::Request, body: T, etag: String) -> Kept<T> {
 impl Keys {
     /// The key that signs license tokens now
     #[oai(path = "/api/v1/public-key", method = "get", operation_id = "public_key")]
-    async fn public_key(&self, request: &poem::Request) -> Kept<PublicKeyBody> {
-        let key = self.0.ring.current();
+    async fn public_key(&self, request: &poem::Request) -> Result<Kept<PublicKeyBody>, Problem> {
+        let key = self.0.ring.current().map_err(|_| NO_KEY)?;
         let etag = format!("\"{}\"", key.kid);
         let body = PublicKeyBody { kid: key.kid, alg: "RS256".to_owned(), public_key: key.pem };
-        keep(request, body, etag)
+        Ok(keep(request, body, etag))
     }
 
     /// Every key that can still verify an unexpired license token

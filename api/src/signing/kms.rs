@@ -4,7 +4,7 @@
 //! the version that was asked, and the signature's own CRC32C is right (Google's data integrity guidelines).
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
@@ -15,8 +15,9 @@ use google_cloud_gax::options::RequestOptionsBuilder as _;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt};
 use google_cloud_kms_v1::client::KeyManagementService;
-use google_cloud_kms_v1::model::Digest;
 use google_cloud_kms_v1::model::crypto_key_version::{CryptoKeyVersionAlgorithm, CryptoKeyVersionState};
+use google_cloud_kms_v1::model::{CryptoKeyVersion, Digest};
+use google_cloud_wkt::FieldMask;
 use sha2::{Digest as _, Sha256};
 
 use super::{PublicKey, Signer, SigningError};
@@ -28,6 +29,13 @@ const ATTEMPTS: u32 = 3;
 /// Longest time of all attempts together; and the pause before another one, at random up to these, doubling.
 const TOTAL_TIMEOUT: Duration = Duration::from_millis(2_500);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
+
+/// How long a new version may take to be made, and how often it is asked for.
+const MAKING_TIMEOUT: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Longest time of one attempt of another act.
+const ACT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most versions of one key that are published, the newest; and most that are looked at.
 const MAX_VERSIONS: usize = 64;
@@ -126,6 +134,63 @@ impl KmsSigner {
     }
 }
 
+/// An operator's acts; they need `roles/cloudkms.admin`, which the service itself does not have.
+impl KmsSigner {
+    /// A new version of the key, as soon as it is enabled.
+    async fn new_version(&self) -> Result<String, SigningError> {
+        if self.key.contains("/cryptoKeyVersions/") {
+            return Err(SigningError::Setting(
+                "KMS_KEY names a single version: name the key, so that all its versions can sign".to_owned(),
+            ));
+        }
+        let mut version = self
+            .client
+            .create_crypto_key_version()
+            .set_parent(&self.key)
+            .set_crypto_key_version(CryptoKeyVersion::new())
+            .with_attempt_timeout(MAKING_TIMEOUT)
+            .with_retry_policy(Aip194Strict.with_time_limit(MAKING_TIMEOUT))
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let begun = Instant::now();
+        while version.state == CryptoKeyVersionState::PendingGeneration {
+            if begun.elapsed() > MAKING_TIMEOUT {
+                let why = format!("{} is not ready yet: replicas publish it once it is", version.name);
+                return Err(SigningError::Unavailable(why));
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+            let ask = self.client.get_crypto_key_version().set_name(&version.name);
+            version = ask.send().await.map_err(unavailable)?;
+        }
+        if version.state != CryptoKeyVersionState::Enabled {
+            let why = format!("{} is {:?} and not enabled", version.name, version.state);
+            return Err(SigningError::Unavailable(why));
+        }
+        Ok(version.name)
+    }
+
+    async fn disable_version(&self, name: &str) -> Result<(), SigningError> {
+        let disabled = CryptoKeyVersion::new().set_name(name).set_state(CryptoKeyVersionState::Disabled);
+        let version = self
+            .client
+            .update_crypto_key_version()
+            .set_crypto_key_version(disabled)
+            .set_update_mask(FieldMask::default().set_paths(["state"]))
+            .with_idempotency(true)
+            .with_attempt_timeout(ACT_TIMEOUT)
+            .with_retry_policy(Aip194Strict.with_time_limit(2 * ACT_TIMEOUT))
+            .send()
+            .await
+            .map_err(unavailable)?;
+        if version.name == name && version.state == CryptoKeyVersionState::Disabled {
+            Ok(())
+        } else {
+            Err(SigningError::Corrupt(format!("{} is {:?}", version.name, version.state)))
+        }
+    }
+}
+
 fn unavailable(error: google_cloud_kms_v1::Error) -> SigningError {
     SigningError::Unavailable(format!("KMS: {error}"))
 }
@@ -159,6 +224,30 @@ impl Signer for KmsSigner {
             let (version, _) =
                 versions.get(kid).ok_or_else(|| SigningError::Unavailable("no such version".to_owned()))?;
             self.sign_digest(version, message).await
+        }
+        .boxed()
+    }
+
+    fn held_by(&self, kid: &str) -> String {
+        self.versions.load().get(kid).map_or_else(|| self.key.clone(), |(name, _)| name.clone())
+    }
+
+    fn create(&self) -> BoxFuture<'_, Result<PublicKey, SigningError>> {
+        async {
+            let name = self.new_version().await?;
+            let key = self.public_key(&name).await?;
+            self.keys().await?;
+            Ok(key)
+        }
+        .boxed()
+    }
+
+    fn disable<'a>(&'a self, kid: &'a str) -> BoxFuture<'a, Result<Option<String>, SigningError>> {
+        async move {
+            let versions = self.versions.load_full();
+            let Some((name, _)) = versions.get(kid) else { return Ok(None) };
+            self.disable_version(name).await?;
+            Ok(Some(format!("{name} was disabled; destroy it when nobody may want it back")))
         }
         .boxed()
     }

@@ -1,7 +1,8 @@
 //! Which key signs now, and which are published.
 //!
-//! Keys live in Postgres from their first publication until their last use plus the longest grace. A new key is
-//! published for over an hour before it signs: by then every client's copy of the set (`max-age` one hour) has it.
+//! Keys live in Postgres from their first publication until their last use plus the longest grace, or until they are
+//! retired. A new key is published for over an hour before it signs: by then every client's copy of the set
+//! (`max-age` one hour) has it. What is done with keys are events (`register.rs`); a replica sees an act within `POLL`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,36 +10,57 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::EventLog;
+use events::{Event, EventLog};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::register::{Register, record, unavailable};
 use super::{LicenseClaims, PublicKey, Signer, SigningError};
 
-/// How long a new key is published before it signs: an hour that clients keep a set, and an hour in which a replica
-/// that cannot look at the others' keys would still publish an old one.
-const PUBLISHED_BEFORE_USE: Duration = Duration::from_secs(7_200);
-
 /// Longest grace of any license: a year, the most that a license can say.
-const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3_600);
+pub(crate) const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3_600);
 
-/// How often the ring looks at its signer and at what others have published.
-const REFRESH: Duration = Duration::from_secs(60);
+/// How often the ring looks at its signer and at what others have published, and notes the use of its key.
+pub(crate) const REFRESH: Duration = Duration::from_secs(60);
+
+/// How often the ring asks whether something was done with the keys.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Longest time that one signature may take.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who publishes a key that a replica found in its signer.
+const SERVE: &str = "serve";
+
+/// When keys sign, and for how long what they sign is good.
+#[derive(Debug, Clone, Copy)]
+pub struct Schedule {
+    /// How long a new key is published before it signs. By default two hours: one that clients keep a set, and one in
+    /// which a replica that cannot look at the others' keys would still publish an old one.
+    pub published_before_use: Duration,
+    /// Grace of the tokens of licenses that do not say, in seconds.
+    pub offline_grace_seconds: u32,
+}
 
 /// The keys of this moment. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyRing {
     signer: Arc<dyn Signer>,
     log: EventLog,
+    schedule: Schedule,
     keys: Arc<ArcSwap<Keys>>,
 }
 
 struct Keys {
-    current: PublicKey,
+    /// `None`: every key was retired, and there is no new one yet.
+    current: Option<PublicKey>,
     published: Vec<PublicKey>,
+    /// What the signer had, oldest first, retired ones included.
+    held: Vec<PublicKey>,
+    /// Of the register that this was made from.
+    version: i64,
+    /// When the next key may sign.
+    ripe_in: Option<Duration>,
 }
 
 /// A license token and the key that verifies it.
@@ -57,18 +79,43 @@ impl KeyRing {
     ///
     /// # Errors
     /// When the signer or the database cannot be asked, or there is no key.
-    pub async fn open(signer: Arc<dyn Signer>, log: EventLog) -> Result<Self, SigningError> {
-        let keys = survey(signer.as_ref(), &log).await?;
-        let ring = Self { signer, log, keys: Arc::new(ArcSwap::from_pointee(keys)) };
+    pub async fn open(
+        signer: Arc<dyn Signer>,
+        log: EventLog,
+        schedule: Schedule,
+    ) -> Result<Self, SigningError> {
+        let held = signer.keys().await?;
+        let keys = survey(signer.as_ref(), &log, schedule, held).await?;
+        if keys.current.is_none() {
+            return Err(SigningError::Setting(
+                "the signer has no key, or none that was not retired: `coditect-license keys rotate` makes one"
+                    .to_owned(),
+            ));
+        }
+        let ring = Self { signer, log, schedule, keys: Arc::new(ArcSwap::from_pointee(keys)) };
         tokio::spawn(ring.clone().refresh());
         Ok(ring)
     }
 
+    /// Looks again every minute, when a key has ripened, and as soon as something was done with the keys.
     async fn refresh(self) {
+        let mut looked = Instant::now();
         loop {
-            tokio::time::sleep(REFRESH).await;
-            match survey(self.signer.as_ref(), &self.log).await {
-                Ok(keys) => self.keys.store(Arc::new(keys)),
+            tokio::time::sleep(POLL).await;
+            let known = self.keys.load_full();
+            let due = known.ripe_in.map_or(REFRESH, |ripe_in| ripe_in.min(REFRESH));
+            let acted = Register::version(&self.log).await.is_ok_and(|version| version != known.version);
+            if !acted && looked.elapsed() < due {
+                continue;
+            }
+            looked = Instant::now();
+            // A signer that does not answer must not keep a retired key alive: what it had stays, as far as it may.
+            let held = self.signer.keys().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the signer's keys were not looked at: the last ones stay");
+                known.held.clone()
+            });
+            match survey(self.signer.as_ref(), &self.log, self.schedule, held).await {
+                Ok(keys) => self.switch(keys),
                 Err(error) => {
                     tracing::warn!(%error, "the signing keys were not looked at: the last ones stay")
                 }
@@ -76,10 +123,22 @@ impl KeyRing {
         }
     }
 
+    fn switch(&self, keys: Keys) {
+        match (&self.keys.load().current, &keys.current) {
+            (Some(old), Some(new)) if old.kid == new.kid => {}
+            (_, Some(new)) => tracing::info!(kid = %new.kid, "another key signs from now on"),
+            (_, None) => tracing::error!("every signing key was retired: no license token can be signed"),
+        }
+        self.keys.store(Arc::new(keys));
+    }
+
     /// The key that signs now.
-    #[must_use]
-    pub fn current(&self) -> PublicKey {
-        self.keys.load().current.clone()
+    ///
+    /// # Errors
+    /// When every key was retired.
+    pub fn current(&self) -> Result<PublicKey, SigningError> {
+        let none = || SigningError::Unavailable("every signing key was retired".to_owned());
+        self.keys.load().current.clone().ok_or_else(none)
     }
 
     /// Every key that can still verify an unexpired token.
@@ -103,7 +162,7 @@ impl KeyRing {
     /// When the signer fails, or takes too long.
     #[tracing::instrument(name = "sign", skip_all)]
     pub async fn sign(&self, claims: &LicenseClaims) -> Result<SignedToken, SigningError> {
-        let key = self.current();
+        let key = self.current()?;
         let input = claims
             .signing_input(&key.kid)
             .map_err(|error| SigningError::Corrupt(format!("the claims do not serialise: {error}")))?;
@@ -118,31 +177,88 @@ impl KeyRing {
     }
 }
 
-/// Publishes what the signer has, notes the use of the current key, reads what is published.
-async fn survey(signer: &dyn Signer, log: &EventLog) -> Result<Keys, SigningError> {
-    let unavailable = |error: events::LogError| SigningError::Unavailable(error.to_string());
-    let held = signer.keys().await?;
-    for key in &held {
-        log.publish_key(&key.kid, &key.pem).await.map_err(unavailable)?;
-    }
+/// Publishes what the signer has, records what was not recorded, notes the use of the current key, reads what is
+/// published.
+async fn survey(
+    signer: &dyn Signer,
+    log: &EventLog,
+    schedule: Schedule,
+    held: Vec<PublicKey>,
+) -> Result<Keys, SigningError> {
+    let register = Register::read(log).await?;
+    let usable: Vec<_> = held.iter().filter(|key| !register.is_retired(&key.kid)).cloned().collect();
+    publish(signer, log, &usable, SERVE).await?;
     let published = log.published_keys(LONGEST_GRACE).await.map_err(unavailable)?;
-    let ages: Vec<(PublicKey, Duration)> = held
+    let ages: Vec<(PublicKey, Duration)> = usable
         .into_iter()
         .filter_map(|key| {
             let age = published.iter().find(|one| one.kid == key.kid)?.age;
             Some((key, age))
         })
         .collect();
-    let current = pick(&ages).ok_or_else(|| SigningError::Setting("the signer has no key".to_owned()))?;
-    log.touch_key(&current.kid).await.map_err(unavailable)?;
-    let published =
-        published.iter().map(|one| PublicKey::from_pem(&one.public_key)).collect::<Result<_, _>>()?;
-    Ok(Keys { current, published })
+    let current = pick(&ages, schedule.published_before_use).cloned();
+    let register = match &current {
+        Some(current) => activate(log, &current.kid, schedule.offline_grace_seconds).await?,
+        None => Register::read(log).await?,
+    };
+    // Another act may have come between: what it retired is gone already.
+    let current = current.filter(|key| !register.is_retired(&key.kid));
+    if let Some(current) = &current {
+        log.touch_key(&current.kid).await.map_err(unavailable)?;
+    }
+    let published = published
+        .iter()
+        .filter(|one| !register.is_retired(&one.kid))
+        .map(|one| PublicKey::from_pem(&one.public_key))
+        .collect::<Result<_, _>>()?;
+    let ripening = ages.iter().filter_map(|(_, age)| schedule.published_before_use.checked_sub(*age));
+    let ripe_in = ripening.filter(|left| !left.is_zero()).min();
+    Ok(Keys { current, published, held, version: register.version, ripe_in })
+}
+
+/// Puts keys into the published set, and records those that were not recorded.
+pub(crate) async fn publish(
+    signer: &dyn Signer,
+    log: &EventLog,
+    keys: &[PublicKey],
+    by: &str,
+) -> Result<(), SigningError> {
+    for key in keys {
+        log.publish_key(&key.kid, &key.pem).await.map_err(unavailable)?;
+    }
+    let published = |register: &Register| {
+        let new = keys.iter().filter(|key| {
+            let facts = register.of(&key.kid);
+            !facts.published && facts.retired_at.is_none()
+        });
+        Ok::<_, SigningError>(
+            new.map(|key| Event::SigningKeyPublished {
+                kid: key.kid.clone(),
+                held_by: signer.held_by(&key.kid),
+                by: by.to_owned(),
+            })
+            .collect(),
+        )
+    };
+    record(log, published).await.map(|_| ())
+}
+
+/// Records that a key signs, before it does; a retired one does not.
+async fn activate(log: &EventLog, kid: &str, offline_grace_seconds: u32) -> Result<Register, SigningError> {
+    record(log, |register| {
+        let facts = register.of(kid);
+        let known = facts.activated.is_some_and(|grace| grace >= offline_grace_seconds);
+        if known || facts.retired_at.is_some() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Event::SigningKeyActivated { kid: kid.to_owned(), offline_grace_seconds }])
+    })
+    .await
 }
 
 /// The newest key that has been published for long enough; before any has, the one published first.
-fn pick(ages: &[(PublicKey, Duration)]) -> Option<PublicKey> {
-    let ripe = ages.iter().rev().filter(|(_, age)| *age >= PUBLISHED_BEFORE_USE).min_by_key(|(_, age)| *age);
+pub(crate) fn pick(ages: &[(PublicKey, Duration)], published_before_use: Duration) -> Option<&PublicKey> {
+    let ripe = ages.iter().rev().filter(|(_, age)| *age >= published_before_use).min_by_key(|(_, age)| *age);
     let oldest = || ages.iter().rev().max_by_key(|(_, age)| *age);
-    ripe.or_else(oldest).map(|(key, _)| key.clone())
+    ripe.or_else(oldest).map(|(key, _)| key)
 }

@@ -1,5 +1,5 @@
-//! A local Google Cloud KMS: the three calls that the signer makes, in Google's REST shapes, with real RSA-4096
-//! signatures. It can be told to answer wrongly.
+//! A local Google Cloud KMS: the calls that the signer and an operator make, in Google's REST shapes, with real
+//! RSA-4096 signatures. It can be told to answer wrongly.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
@@ -22,6 +22,7 @@ pub const KEY: &str = "projects/acme/locations/europe-west3/keyRings/licenses/cr
 /// Google's numbers: with `enum-encoding=int` its enumerations are numbers in JSON.
 const ENABLED: i32 = 1;
 const DISABLED: i32 = 2;
+const PENDING_GENERATION: i32 = 5;
 pub const RSA_SIGN_PKCS1_4096_SHA256: i32 = 7;
 pub const RSA_SIGN_PSS_4096_SHA256: i32 = 4;
 
@@ -65,12 +66,16 @@ struct Version {
     name: String,
     private: rsa::PrivateKey,
     enabled: bool,
+    /// So many more questions are told that it is still being made.
+    pending: usize,
     algorithm: i32,
 }
 
 #[derive(Default)]
 struct Inner {
     versions: Vec<Version>,
+    /// Keys for versions that are asked for: making one takes too long here.
+    prepared: VecDeque<String>,
     asked: Asked,
     /// For the next requests, one each; then for all.
     next: VecDeque<Wrong>,
@@ -98,8 +103,53 @@ impl Kms {
         let private = rsa::PrivateKey::from_pkcs8_pem(pem).unwrap();
         let mut inner = self.inner.lock().unwrap();
         let name = format!("{KEY}/cryptoKeyVersions/{}", inner.versions.len() + 1);
-        inner.versions.push(Version { name: name.clone(), private, enabled: true, algorithm });
+        inner.versions.push(Version { name: name.clone(), private, enabled: true, pending: 0, algorithm });
         name
+    }
+
+    /// The key of the next version that is asked for.
+    pub fn prepare(&self, pem: &str) {
+        self.inner.lock().unwrap().prepared.push_back(pem.to_owned());
+    }
+
+    /// Makes a version, which takes a moment.
+    fn create(&self) -> Response {
+        let Some(pem) = self.inner.lock().unwrap().prepared.pop_front() else {
+            return failure(StatusCode::FORBIDDEN);
+        };
+        let name = self.add(&pem, RSA_SIGN_PKCS1_4096_SHA256);
+        self.with(&name, |version| version.pending = 1);
+        self.get(&name)
+    }
+
+    /// A version as it is now.
+    fn get(&self, name: &str) -> Response {
+        let mut state = PENDING_GENERATION;
+        let found = self.with(name, |version| {
+            if version.pending == 0 {
+                state = if version.enabled { ENABLED } else { DISABLED };
+            }
+            version.pending = version.pending.saturating_sub(1);
+        });
+        if !found {
+            return failure(StatusCode::NOT_FOUND);
+        }
+        let algorithm = RSA_SIGN_PKCS1_4096_SHA256;
+        poem::web::Json(json!({ "name": name, "state": state, "algorithm": algorithm })).into_response()
+    }
+
+    /// Changes a version's state, and nothing else.
+    fn update(&self, name: &str, query: &str, body: &Value) -> Response {
+        if !query.split('&').any(|pair| pair == "updateMask=state") || body["state"] != DISABLED {
+            return failure(StatusCode::BAD_REQUEST);
+        }
+        self.disable(name);
+        self.get(name)
+    }
+
+    fn with(&self, name: &str, change: impl FnOnce(&mut Version)) -> bool {
+        let mut inner = self.inner.lock().unwrap();
+        inner.versions.iter_mut().find(|version| version.name == name).map(change).is_some()
     }
 
     /// Disables a version.
@@ -211,12 +261,21 @@ impl Endpoint for Kms {
             let body: Value = serde_json::from_slice(&request.take_body().into_bytes().await?).unwrap();
             return Ok(self.sign(name, &body, wrong).await);
         }
+        let listed = path.strip_suffix("/cryptoKeyVersions") == Some(KEY);
+        if request.method() == Method::POST && listed {
+            return Ok(self.create());
+        }
+        if request.method() == Method::PATCH {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let body: Value = serde_json::from_slice(&request.take_body().into_bytes().await?).unwrap();
+            return Ok(self.update(&path, &query, &body));
+        }
         Ok(if let Some(name) = path.strip_suffix("/publicKey") {
             self.public_key(name, wrong)
-        } else if path.strip_suffix("/cryptoKeyVersions") == Some(KEY) {
+        } else if listed {
             poem::web::Json(self.list(page_token)).into_response()
         } else {
-            failure(StatusCode::NOT_FOUND)
+            self.get(&path)
         })
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::app::{self, App};
 use api::config::{
     DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, RedisConfig, ServeConfig,
-    SessionConfig, SignerKind, SigningConfig, TelemetryConfig,
+    SessionConfig, SigningConfig, TelemetryConfig,
 };
 use api::dev::{AUDIENCE, Issuer};
 use api::signing::LocalSigner;
@@ -118,13 +118,7 @@ impl TestApp {
                 oidc_tenant_claim: settings.tenant_claim,
                 oidc_roles_claim: "roles".to_owned(),
             },
-            signing: SigningConfig {
-                signer: SignerKind::Local,
-                signing_key_file: Some(key.path().to_owned()),
-                kms_key: None,
-                kms_endpoint: None,
-                license_issuer: "https://auth.coditect.ai".to_owned(),
-            },
+            signing: SigningConfig::local(key.path().to_owned()),
             session: SessionConfig {
                 session_ttl_seconds: settings.ttl_seconds,
                 heartbeat_interval_seconds: 300,

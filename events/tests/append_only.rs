@@ -238,7 +238,7 @@ async fn temporary_objects_do_not_stand_in_for_ours() {
 async fn every_function_with_the_owners_rights_pins_its_search_path() {
     let (world, _) = filled().await;
     let definers = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and prosecdef";
-    assert_eq!(world.number(definers).await, 4);
+    assert!(world.number(definers).await >= 4, "they are found at all");
     let loose =
         format!("{definers} and not coalesce(proconfig @> '{{\"search_path=public, pg_temp\"}}', false)");
     assert_eq!(world.number(&loose).await, 0);

@@ -1,10 +1,27 @@
 //! What is shown: read models folded from the log. This crate knows the log, and never sees an actor.
 //!
-//! Delivery: a projection writes its rows and its cursor in one transaction, under a lock that one runner of all
-//! replicas holds; what is read twice changes nothing.
+//! Delivery: a projection writes its rows and its cursor in one transaction, which only succeeds from the cursor that
+//! the page was read after. So every event is folded exactly once, whoever tries and however often.
 
+mod cursor;
+mod denials;
+mod licenses;
+mod page;
+mod projection;
+mod query;
 mod runner;
+mod sessions;
 mod tenants;
+mod trail;
+mod usage;
+mod users;
 
-pub use runner::run;
-pub use tenants::TenantList;
+pub use denials::{Denial, DenialFilter};
+pub use licenses::LicenseRow;
+pub use query::{Page, QueryError, ReadModels};
+pub use runner::{fold_all, run};
+pub use sessions::{SessionFilter, SessionRow, SessionState};
+pub use tenants::{TenantList, TenantRow};
+pub use trail::TrailEntry;
+pub use usage::{Bucket, Usage, UsageItem, UsageRange};
+pub use users::UserRow;

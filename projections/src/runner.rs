@@ -1,115 +1,149 @@
 //! Folds the log into the read models, exactly once, in one replica at a time.
 //!
-//! The lock is the cursor's own row: a replica that dies loses it with its connection, and another goes on.
+//! Who folds is a lease (`lease.rs`), so that replicas do not do the same work; what is folded is safe without it: a
+//! page is committed together with its cursor, and only from the cursor that it was read after (`step.rs`). A runner
+//! that is frozen in the middle of a page loses its transaction after [`FROZEN`], by Postgres's own clock, and the lease
+//! with the next renewal that it misses: another replica goes on within 5 s.
 
+mod lag;
+mod lease;
+mod step;
+
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use events::{EventLog, LogError, Position};
+use events::{EventLog, LogError};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::tenants;
+use crate::page::Tables;
+use crate::projection::Projection;
+use crate::query::{QueryError, ReadModels};
+use lease::Lease;
+pub(crate) use step::{Step, step};
 
-/// Events folded in one transaction.
+/// Events folded in one transaction. It holds the log's readers back while it runs, so it is short.
 const PAGE: i64 = 5_000;
 
-/// Pause when there is nothing new: from the first to the last, doubling.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// Pause when there is nothing new: from the first to the last, doubling. A question that waits ends it.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
-/// Pause after a page: what is written meanwhile goes together.
+/// Pause after a page that was not full: what is written meanwhile goes together.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Pause after a failure, or while another replica projects.
+/// Pause after a failure, or while another replica folds.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Longest silence of a transaction that is under way; Postgres ends it then.
+pub(crate) const FROZEN: Duration = Duration::from_secs(2);
+
+/// Longest time for one page; a connection that hangs ends it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Longest time that an answer waits for what was written before it was asked for.
+const SETTLE: Duration = Duration::from_millis(400);
+
+/// How often a question that waits looks again.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Wakes the runner of this process.
+static WAKE: LazyLock<Notify> = LazyLock::new(Notify::new);
 
 /// Runs until the process ends.
 pub async fn run(log: EventLog) {
+    let reports = tokio::spawn(lag::report(log.clone()));
+    let _ended_with_this = AbortOnDrop(reports.abort_handle());
+    let mut lease = Lease::new();
     let mut pause = PAUSE.0;
     loop {
-        match step(&log).await {
-            Ok(Step::Folded) => {
+        match timeout(PATIENCE, round(&log, &mut lease)).await {
+            Ok(Ok(Some(Step::Full))) => {}
+            Ok(Ok(Some(Step::Folded))) => {
                 pause = PAUSE.0;
-                tokio::time::sleep(GATHER).await;
+                let _ = timeout(GATHER, WAKE.notified()).await;
             }
-            Ok(Step::Nothing) => {
-                tokio::time::sleep(pause).await;
+            Ok(Ok(Some(Step::Nothing))) => {
+                let _ = timeout(pause, WAKE.notified()).await;
                 pause = (pause * 2).min(PAUSE.1);
             }
-            Ok(Step::Elsewhere) => tokio::time::sleep(RETRY).await,
-            Err(error) => {
+            Ok(Ok(Some(Step::Elsewhere) | None)) => tokio::time::sleep(RETRY).await,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "a projection stands still");
                 tokio::time::sleep(RETRY).await;
             }
+            Err(_) => tracing::warn!("a page of a projection took too long, and is tried again"),
         }
     }
 }
 
-enum Step {
-    /// Some events were folded.
-    Folded,
-    /// There was nothing new.
-    Nothing,
-    /// Another replica holds the lock.
-    Elsewhere,
+/// Folds all that may be read now, `page` events at a time; answers how many pages it took. For whoever wants the read
+/// models now, without a runner.
+///
+/// # Errors
+/// The database.
+pub async fn fold_all(log: &EventLog, page: i64) -> Result<u64, LogError> {
+    let mut pages = 0;
+    for projection in Projection::ALL {
+        while step(log, projection, Tables::Live, page).await? >= Step::Folded {
+            pages += 1;
+        }
+    }
+    Ok(pages)
 }
 
-/// One page: rows and cursor in one transaction. Looking whether there is anything new takes none, so that a runner
-/// with nothing to do holds back no reader.
-async fn step(log: &EventLog) -> Result<Step, LogError> {
-    let name = tenants::NAME;
-    let mut client = log.database().get().await?;
-    let cursor = client
-        .query_opt(
-            "select xid::text::bigint, position from projection_cursors where projection = $1",
-            &[&name],
-        )
-        .await?;
-    let after =
-        cursor.map_or_else(Position::default, |row| Position { xid: row.get(0), position: row.get(1) });
-    let events = log.read_all(after, PAGE).await?;
-    report_lag(log, name, after, events.len()).await?;
-    let Some(last) = events.last() else { return Ok(Step::Nothing) };
+struct AbortOnDrop(tokio::task::AbortHandle);
 
-    let transaction = client.transaction().await?;
-    // Rows and cursor go together: a crash that loses both only has them folded again. Nobody waits for the disk.
-    transaction.batch_execute("set local synchronous_commit = off").await?;
-    transaction
-        .execute("insert into projection_cursors (projection) values ($1) on conflict do nothing", &[&name])
-        .await?;
-    let held = transaction
-        .query_opt(
-            "select 1 from projection_cursors where projection = $1 and xid = $2::bigint::text::xid8 and position = $3
-             for update skip locked",
-            &[&name, &after.xid, &after.position],
-        )
-        .await?;
-    // Another replica has the lock, or has folded this page meanwhile.
-    if held.is_none() {
-        return Ok(Step::Elsewhere);
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-    for recorded in &events {
-        tenants::fold(&transaction, recorded).await?;
-    }
-    transaction
-        .execute(
-            "update projection_cursors set xid = $2::bigint::text::xid8, position = $3, read_at = now() where projection = $1",
-            &[&name, &last.cursor.position.xid, &last.cursor.position.position],
-        )
-        .await?;
-    transaction.commit().await?;
-    Ok(Step::Folded)
 }
 
-/// How far behind the log a projection is: also by events that a long transaction keeps readers from.
-async fn report_lag(
-    log: &EventLog,
-    name: &'static str,
-    after: Position,
-    page: usize,
-) -> Result<(), LogError> {
-    let oldest = log.oldest_after(after).await?;
-    let now = chrono::Utc::now();
-    let seconds = oldest.map_or(0.0, |at| (now - at.as_datetime()).as_seconds_f64().max(0.0));
-    metrics::gauge!("license_projection_lag_seconds", "projection" => name).set(seconds);
-    let waiting = if page == 0 && oldest.is_some() { 1 } else { page };
-    metrics::gauge!("license_projection_lag_events", "projection" => name).set(waiting as f64);
-    Ok(())
+/// A page of every projection; `None`: another replica folds. One that fails does not keep the others from going on.
+async fn round(log: &EventLog, lease: &mut Lease) -> Result<Option<Step>, LogError> {
+    if !lease.hold(log).await? {
+        return Ok(None);
+    }
+    let mut all = Step::Nothing;
+    let mut failed = None;
+    for projection in Projection::ALL {
+        match step(log, projection, Tables::Live, PAGE).await {
+            Ok(one) => all = all.max(one),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(Some(all)), Err)
+}
+
+impl ReadModels {
+    /// Waits until everything that was committed before this was called is folded, at most for `patience`; answers
+    /// whether it is.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn caught_up(&self, patience: Duration) -> Result<bool, QueryError> {
+        let begun = tokio::time::Instant::now();
+        let client = self.log.database().get().await?;
+        let statement =
+            client.prepare_cached("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").await?;
+        let horizon: i64 = client.query_one(&statement, &[]).await?.get(0);
+        let unfolded: Vec<_> = Projection::ALL.iter().map(|one| step::unfolded(*one)).collect();
+        let sql = format!("select {}", unfolded.join(" or "));
+        let statement = client.prepare_cached(&sql).await?;
+        loop {
+            if !client.query_one(&statement, &[&horizon]).await?.get::<_, bool>(0) {
+                return Ok(true);
+            }
+            if begun.elapsed() >= patience {
+                return Ok(false);
+            }
+            WAKE.notify_one();
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What every answer that must not lag does first. A runner that is far behind is not waited for longer.
+    pub(crate) async fn settled(&self) -> Result<(), QueryError> {
+        self.caught_up(SETTLE).await.map(|_| ())
+    }
 }

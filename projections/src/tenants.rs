@@ -1,56 +1,81 @@
-//! The read model `tenants`: which tenants there are. Table, fold and query.
+//! The read model `tenants`: which tenants there are. Fold and queries; the table is `tenants_view`.
 
-use events::{Event, EventLog, LogError, Recorded, TenantId};
-use tokio_postgres::Transaction;
+use events::{EventLog, LicenseId, LogError, TenantId, Time};
+use tokio_postgres::Row;
 
-/// The projection's name, in its cursor and its metrics.
-pub(crate) const NAME: &str = "tenants";
+use crate::page::Fold;
+use crate::query::{Page, QueryError, ReadModels, id_cursor, one_more};
 
-/// Folds one event; repeating it changes nothing.
-pub(crate) async fn fold(transaction: &Transaction<'_>, recorded: &Recorded) -> Result<(), LogError> {
-    let id = recorded.tenant_id.0;
-    let at = recorded.occurred_at.as_datetime();
-    match &recorded.event {
-        Event::TenantCreated(terms) => {
-            transaction
-                .execute(
-                    "insert into tenants_view (tenant_id, name, subdomain, plan, max_seats, active, identity_tenant,
-                                               created_at, updated_at)
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $8) on conflict do nothing",
-                    &[
-                        &id, &terms.name, &terms.subdomain, &terms.plan, &i64::from(terms.max_seats), &terms.active,
-                        &terms.identity_tenant, &at,
-                    ],
-                )
-                .await?;
-        }
-        Event::TenantUpdated(change) => {
-            let max_seats = change.max_seats.map(i64::from);
-            transaction
-                .execute(
-                    "update tenants_view set name = coalesce($2, name), plan = coalesce($3, plan),
-                       max_seats = coalesce($4, max_seats), active = coalesce($5, active),
-                       identity_tenant = case when $6 then $7 else identity_tenant end, updated_at = $8
-                     where tenant_id = $1",
-                    &[
-                        &id,
-                        &change.name,
-                        &change.plan,
-                        &max_seats,
-                        &change.active,
-                        &change.identity_tenant.is_some(),
-                        &change.identity_tenant.clone().flatten(),
-                        &at,
-                    ],
-                )
-                .await?;
-        }
-        _ => {}
-    }
-    Ok(())
+/// Folds a page; repeating it changes nothing.
+pub(crate) async fn fold(fold: &Fold<'_>) -> Result<(), LogError> {
+    fold.execute(include_str!("sql/fold_tenants.sql")).await
 }
 
-/// All tenants, for the platform's admins. Cheap to clone.
+/// A tenant as an admin's list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field is the contract's")]
+pub struct TenantRow {
+    pub id: TenantId,
+    pub name: String,
+    pub subdomain: String,
+    pub plan: String,
+    pub max_seats: i64,
+    pub active: bool,
+    pub identity_tenant: Option<String>,
+    /// The first license.
+    pub license_id: Option<LicenseId>,
+    /// Of all active licenses.
+    pub seats_used: i64,
+    /// Of all active licenses.
+    pub seats_total: i64,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+impl ReadModels {
+    /// Tenants by age.
+    ///
+    /// # Errors
+    /// A bad cursor or limit; the database.
+    pub async fn tenants(&self, after: Option<&str>, limit: usize) -> Result<Page<TenantRow>, QueryError> {
+        let after = id_cursor::<TenantId>(after)?.map(|id| id.0);
+        let client = self.log.database().get().await?;
+        let statement = client.prepare_cached(include_str!("sql/tenants.sql")).await?;
+        let rows = client.query(&statement, &[&after, &one_more(limit)?, &None::<uuid::Uuid>]).await?;
+        Ok(Page::cut(rows.iter().map(tenant).collect(), limit, |row| row.id.to_string()))
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn tenant(&self, tenant_id: TenantId) -> Result<Option<TenantRow>, QueryError> {
+        let client = self.log.database().get().await?;
+        let statement = client.prepare_cached(include_str!("sql/tenants.sql")).await?;
+        let row = client.query_opt(&statement, &[&None::<uuid::Uuid>, &1_i64, &Some(tenant_id.0)]).await?;
+        Ok(row.as_ref().map(tenant))
+    }
+}
+
+fn tenant(row: &Row) -> TenantRow {
+    let at = |name: &str| row.get::<_, chrono::DateTime<chrono::Utc>>(name).into();
+    TenantRow {
+        id: TenantId(row.get("tenant_id")),
+        name: row.get("name"),
+        subdomain: row.get("subdomain"),
+        plan: row.get("plan"),
+        max_seats: row.get("max_seats"),
+        active: row.get("active"),
+        identity_tenant: row.get("identity_tenant"),
+        license_id: row.get::<_, Option<_>>("license_id").map(LicenseId),
+        seats_used: row.get("seats_used"),
+        seats_total: row.get("seats_total"),
+        created_at: at("created_at"),
+        updated_at: at("updated_at"),
+    }
+}
+
+/// The ids of all tenants, for the platform's admins. Cheap to clone.
 #[derive(Clone)]
 pub struct TenantList {
     log: EventLog,

@@ -84,6 +84,15 @@ impl Process {
         }
     }
 
+    /// SIGKILL, to it and to what it has started; answers how it ended.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub async fn kill(mut self) -> Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        Ok(self.child.wait().await?)
+    }
+
     fn signal(&self, signal: Signal) {
         let group = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(group) = group {

@@ -43,7 +43,7 @@ impl Default for StandOptions {
 
 /// What runs, in the order in which it is dropped: the servers first, their folder last.
 pub struct Stand {
-    servers: Vec<Process>,
+    servers: Vec<Replica>,
     /// Where the service's first replica listens.
     pub endpoint: Endpoint,
     /// Base URLs of all replicas.
@@ -56,6 +56,13 @@ pub struct Stand {
     redis: Redis,
     postgres: Postgres,
     dir: Scratch,
+}
+
+/// One process of the service, while it runs, and how it is started.
+struct Replica {
+    server: PathBuf,
+    envs: Vec<(&'static str, String)>,
+    process: Option<Process>,
 }
 
 impl Stand {
@@ -79,39 +86,66 @@ impl Stand {
             envs.push(("HEARTBEAT_INTERVAL_SECONDS", (ttl / 3).max(1).to_string()));
         }
         Process::start(server, &["migrate"], &envs, &dir.path().join("migrate.log"))?.finish().await?;
-        let (mut servers, mut urls, mut metrics) = (Vec::new(), Vec::new(), Vec::new());
-        for n in 0..options.replicas.max(1) {
+        let mut stand = Self {
+            servers: Vec::new(),
+            endpoint: Endpoint::parse("http://127.0.0.1")?,
+            urls: Vec::new(),
+            metrics: Vec::new(),
+            issuing: Issuing {
+                key,
+                issuer: issuer.url().to_owned(),
+                audience: AUDIENCE.into(),
+                tenant_claim: "tenant_id".into(),
+                lifetime: TOKEN_LIFETIME,
+            },
+            issuer,
+            redis,
+            postgres,
+            dir,
+        };
+        for _ in 0..options.replicas.max(1) {
             let (listen, counted) =
                 (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
             let mut envs = envs.clone();
             envs.extend([("LISTEN_ADDR", listen.clone()), ("METRICS_ADDR", counted.clone())]);
-            servers.push(Process::start(
-                server,
-                &["serve"],
-                &envs,
-                &dir.path().join(format!("serve-{n}.log")),
-            )?);
-            urls.push(format!("http://{listen}"));
-            metrics.push(format!("http://{counted}"));
+            stand.urls.push(format!("http://{listen}"));
+            stand.metrics.push(format!("http://{counted}"));
+            stand.servers.push(Replica { server: server.to_owned(), envs, process: None });
         }
-        for (server, url) in servers.iter_mut().zip(&urls) {
-            server.wait_until(&Endpoint::parse(url)?, "/ready", |status| status == 200).await?;
+        stand.endpoint = Endpoint::parse(&stand.urls[0])?;
+        for n in 0..stand.servers.len() {
+            stand.start_replica(n).await?;
         }
-        let endpoint = Endpoint::parse(&urls[0])?;
+        Ok(stand)
+    }
 
-        let issuing = Issuing {
-            key,
-            issuer: issuer.url().to_owned(),
-            audience: AUDIENCE.into(),
-            tenant_claim: "tenant_id".into(),
-            lifetime: TOKEN_LIFETIME,
-        };
-        Ok(Self { servers, endpoint, urls, metrics, issuing, issuer, redis, postgres, dir })
+    /// Starts a replica, for the first time or again, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start; the message shows its log.
+    pub async fn start_replica(&mut self, n: usize) -> Result<()> {
+        let replica = &mut self.servers[n];
+        let log = self.dir.path().join(format!("serve-{n}.log"));
+        let mut process = Process::start(&replica.server, &["serve"], &replica.envs, &log)?;
+        process.wait_until(&Endpoint::parse(&self.urls[n])?, "/ready", |status| status == 200).await?;
+        replica.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills a replica as `kill -9` does; answers how it ended.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill_replica(&mut self, n: usize) -> Result<String> {
+        let process = self.servers[n].process.take().with_context(|| format!("replica {n} does not run"))?;
+        let pid = process.id().unwrap_or_default();
+        let status = process.kill().await?;
+        Ok(format!("process {pid}: {status}"))
     }
 
     /// The process id of the service's first replica.
     pub fn server_pid(&self) -> Option<u32> {
-        self.servers.first().and_then(Process::id)
+        self.servers.first()?.process.as_ref()?.id()
     }
 
     /// The database, for the role that owns it.
@@ -145,8 +179,8 @@ impl Stand {
     /// # Errors
     /// When Postgres or Redis does not stop in order.
     pub async fn stop(self) -> Result<()> {
-        for server in self.servers {
-            server.stop(SERVER_GRACE).await;
+        for process in self.servers.into_iter().filter_map(|replica| replica.process) {
+            process.stop(SERVER_GRACE).await;
         }
         drop(self.issuer);
         self.redis.stop_fast().await?;

@@ -13,6 +13,12 @@ mod recovery;
 pub(crate) mod rest;
 mod versions;
 
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod made;
+#[cfg(test)]
+mod mutations;
+
 use std::collections::BTreeMap;
 
 use super::evidence::Evidence;

@@ -140,8 +140,9 @@ fn change(
     if own.iter().any(|row| row.stream == stream && &row.data[field] == value) {
         return None;
     }
-    let of_stream =
-        folded.reading.rows.iter().filter(|row| row.stream == stream && !row.data[field].is_null());
-    let known = own.is_empty() && of_stream.clone().any(|row| &row.data[field] == value);
+    let terms = ["license_issued", "license_updated", "tenant_created", "tenant_updated"];
+    let same = |row: &Row| row.stream == stream && &row.data[field] == value;
+    let mut of_stream = folded.reading.rows.iter().filter(|row| terms.contains(&row.kind.as_str()));
+    let known = own.is_empty() && of_stream.any(same);
     (!known).then(|| format!("{field} = {value} was answered, and the log has no such change"))
 }

@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-server test-sdk ops-test lint bench coverage engines
+.PHONY: run test test-server test-sdk ops-test drills audit lint bench coverage engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
@@ -23,6 +23,15 @@ test-sdk: engines ## the Python SDK's tests, against the real server
 ops-test: ## image, manifests, alerts, dashboards, infra: each with its own validator
 	@scripts/install-python.sh
 	@scripts/ops/test.sh
+
+drills: engines ## restore, loss of Redis, fail-over, rotation, rollout, revocation, every alert: DRILLS=failover runs one
+	@scripts/install-python.sh
+	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
+	@drills/run.sh $(DRILLS)
+
+audit: ## advisories and licences of what we build upon
+	@scripts/install-python.sh
+	@scripts/ops/audit.sh
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --all --check

@@ -36,13 +36,14 @@ class Seen:
 
 
 class Clients:
-    def __init__(self, urls: Callable[[], list[str]], issuer: Issuer, tenant: str, count: int, *, pause: float = 0.05, hold: int = 4, patience: float = 30) -> None:
+    def __init__(self, urls: Callable[[], list[str]], issuer: Issuer, tenant: str, count: int, *, pause: float = 0.05, hold: int = 4, patience: float = 30, refetch: bool = True) -> None:
         self.urls = urls
         self.issuer = issuer
         self.tenant = tenant
         self.pause = pause
         self.hold = hold
         self.patience = patience
+        self.refetch = refetch
         self.seen = Seen()
         self._keys: tuple[float, dict[str, Any]] = (0.0, {})
         self._stop = threading.Event()
@@ -128,15 +129,20 @@ class Clients:
     def _verify(self, token: str) -> None:
         try:
             kid = jwt.get_unverified_header(token)["kid"]
-            jwt.decode(token, self._public_keys()[kid], algorithms=["RS256"], audience="coditect")
+            # A key that is not known yet is asked for, as every JOSE library does.
+            keys = self._public_keys()
+            if kid not in keys and self.refetch:
+                keys = self._public_keys(fresh=True)
+            key = keys[kid]
+            jwt.decode(token, key, algorithms=["RS256"], audience="coditect")
             self._count("verified")
         except Exception as error:  # noqa: BLE001 - whatever it is, this client could not use its token
             with self.seen.lock:
                 self.seen.unverified.append(f"{type(error).__name__}: {error}")
 
-    def _public_keys(self) -> dict[str, Any]:
+    def _public_keys(self, *, fresh: bool = False) -> dict[str, Any]:
         at, keys = self._keys
-        if time.monotonic() - at < KEYS_FOR:
+        if not fresh and time.monotonic() - at < KEYS_FOR:
             return keys
         for url in self.urls():
             try:

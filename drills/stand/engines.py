@@ -32,9 +32,9 @@ class Postgres:
         self.settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200", "fsync": "on", **settings}
         self.process: Process | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._give(folder)
+        self.give(folder)
 
-    def _give(self, path: Path) -> None:
+    def give(self, path: Path) -> None:
         # Postgres refuses to run as root.
         if os.geteuid() == 0:
             shutil.chown(path, "postgres", "postgres")

@@ -1,4 +1,4 @@
-"""Stand-ins for what is Google's: an OIDC issuer, and the three calls of Cloud KMS that the signer makes.
+"""Stand-ins for what is Google's: an OIDC issuer, and the calls of Cloud KMS that the signer and `keys` make.
 
 Real keys and real signatures; only the network is missing. KMS can be told to fail, to be slow, and to disable a version.
 """
@@ -61,12 +61,17 @@ class Server:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = _do
+            do_GET = do_POST = do_PATCH = _do
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                # A caller that was killed, or gave up waiting: what a drill is about.
+                pass
+
+        self.http = Quiet(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
@@ -132,16 +137,25 @@ class Kms(Server):
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         path = path.removeprefix("/v1/")
         if path.endswith("/cryptoKeyVersions") and method == "GET":
-            listed = [{"name": one.name, "state": ENABLED if one.enabled else DISABLED, "algorithm": RSA_4096} for one in self.versions]
+            listed = [self.described(one) for one in self.versions]
             return 200, {"cryptoKeyVersions": listed, "totalSize": len(listed)}
+        if path.endswith("/cryptoKeyVersions") and method == "POST":
+            return 200, self.described(self.add())
         name = path.removesuffix("/publicKey").removesuffix(":asymmetricSign")
         version = next((one for one in self.versions if one.name == name), None)
         if version is None:
             return 404, {"error": {"code": 404, "status": "NOT_FOUND"}}
+        if method == "PATCH":
+            version.enabled = body["state"] in (ENABLED, "ENABLED")
+            return 200, self.described(version)
         if path.endswith("/publicKey"):
             pem = version.pem
             return 200, {"pem": pem, "pemCrc32c": str(crc32c(pem.encode())), "name": name, "algorithm": RSA_4096, "protectionLevel": 1}
         return self.sign(version, body)
+
+    @staticmethod
+    def described(version: Version) -> dict[str, Any]:
+        return {"name": version.name, "state": ENABLED if version.enabled else DISABLED, "algorithm": RSA_4096, "protectionLevel": 1}
 
     def sign(self, version: Version, body: Any) -> tuple[int, Any]:
         time.sleep(self.trouble.seconds)

@@ -98,6 +98,9 @@ step "dashboards are what their script writes" python3 scripts/ops/dashboards.py
 step "tofu fmt: infra" python3 scripts/ops/fmt.py
 step "infra fits the provider's schema, and itself" python3 scripts/ops/provider.py infra "$NODE_PATH/@cdktf"
 step "… and what does not would be noticed" python3 scripts/ops/provider_test.py infra "$NODE_PATH/@cdktf"
+step "actionlint: workflows" actionlint .github/workflows/*.yml
+step "zizmor: workflows" zizmor --offline --no-progress --quiet .github
+step "workflows run the make targets of home, actions by commit" python3 scripts/ops/workflows.py
 step "the blocking function's claims" node --test infra/modules/identity-platform/function/
 
 echo "$passed passed, $failed failed"

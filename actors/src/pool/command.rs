@@ -50,10 +50,7 @@ pub enum Command {
         reason: String,
     },
     /// Sessions whose deadline has passed end.
-    Expire {
-        /// Somebody found an overdue seat in the log: a state that knows of none has missed something.
-        overdue: bool,
-    },
+    Expire,
     /// The license's terms change.
     ChangeLicense {
         /// What changes.

@@ -30,10 +30,7 @@ pub(crate) enum Outcome {
     /// No such session of that user in this state.
     NotHeld { session_id: SessionId },
     /// Lapsed sessions end, if there are any.
-    Expire {
-        /// There are, and this state does not know them.
-        missed: bool,
-    },
+    Expire,
     /// The session's heartbeat is in this batch already: next time.
     Later,
 }
@@ -71,8 +68,8 @@ impl Plan {
             expected: state.version,
         };
         let mut beaten = HashMap::new();
-        if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire { .. }))
-            && let Ok(expiries) = decide(state, &Command::Expire { overdue: false }, now, ttl)
+        if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire))
+            && let Ok(expiries) = decide(state, &Command::Expire, now, ttl)
         {
             for (subject, event) in expiries {
                 plan.write(subject, event, None, None, now);
@@ -92,8 +89,8 @@ impl Plan {
         ttl: Duration,
         beaten: &mut HashMap<SessionId, Option<UserId>>,
     ) -> Outcome {
-        if let Command::Expire { overdue } = one.command {
-            return Outcome::Expire { missed: *overdue && self.ended.is_empty() };
+        if matches!(one.command, Command::Expire) {
+            return Outcome::Expire;
         }
         let request_id = one.request_id.map(str::to_owned);
         let proposed = match decide(&self.draft, one.command, now, ttl) {
@@ -235,6 +232,6 @@ fn named(command: &Command) -> SessionId {
         | Command::Heartbeat { session_id, .. }
         | Command::Release { session_id, .. }
         | Command::Revoke { session_id, .. } => *session_id,
-        Command::Expire { .. } | Command::ChangeLicense { .. } => SessionId(Uuid::nil()),
+        Command::Expire | Command::ChangeLicense { .. } => SessionId(Uuid::nil()),
     }
 }

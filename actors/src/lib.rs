@@ -10,6 +10,8 @@ mod gate;
 mod pool;
 mod reaper;
 mod registry;
+#[cfg(test)]
+mod simulation;
 mod supervisor;
 mod tenants;
 mod writer;

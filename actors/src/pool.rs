@@ -210,7 +210,7 @@ fn expire() -> Pending {
         let _ = ignored.await;
     });
     Pending {
-        command: Command::Expire,
+        command: Command::Expire { overdue: false },
         request_id: None,
         deadline: std::time::Instant::now() + Duration::from_secs(10),
         reply,

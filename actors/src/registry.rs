@@ -290,12 +290,12 @@ impl Pools {
         self.ask(license_id, Command::ChangeLicense { change, if_version }, None, request).await
     }
 
-    /// Ends the lapsed sessions of a pool.
+    /// Ends the lapsed sessions of a pool in which somebody found an overdue seat.
     ///
     /// # Errors
     /// [`NoAnswer`].
     pub async fn expire(&self, license_id: LicenseId, request: &Request) -> Result<Answer, NoAnswer> {
-        self.ask(license_id, Command::Expire, None, request).await
+        self.ask(license_id, Command::Expire { overdue: true }, None, request).await
     }
 
     async fn ask(

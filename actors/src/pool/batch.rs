@@ -213,7 +213,7 @@ impl Run<'_> {
     /// Whether the gate or a caller knows of something that the state does not.
     fn is_suspicious(&self, plan: &Plan) -> bool {
         self.waiting.iter().zip(&plan.outcomes).any(|(pending, outcome)| match (outcome, &pending.pass) {
-            (Outcome::NotHeld { .. }, _) => !self.caught_up,
+            (Outcome::NotHeld { .. } | Outcome::Expire { missed: true }, _) => !self.caught_up,
             (Outcome::Grant { .. }, Some(Pass::Full | Pass::Held(_))) => true,
             (Outcome::Deny { reason: super::command::Reason::NoSeatsAvailable, .. }, Some(Pass::Granted)) => {
                 true

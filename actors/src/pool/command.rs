@@ -50,7 +50,10 @@ pub enum Command {
         reason: String,
     },
     /// Sessions whose deadline has passed end.
-    Expire,
+    Expire {
+        /// Somebody found an overdue seat in the log: a state that knows of none has missed something.
+        overdue: bool,
+    },
     /// The license's terms change.
     ChangeLicense {
         /// What changes.

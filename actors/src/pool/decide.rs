@@ -78,7 +78,7 @@ pub fn decide(
             }
             None => Err(Refusal::NotHeld),
         },
-        Command::Expire => Ok(state
+        Command::Expire { .. } => Ok(state
             .lapsed(now)
             .take(MAX_EXPIRIES)
             .map(|(session_id, session)| {

@@ -30,7 +30,10 @@ pub(crate) enum Outcome {
     /// No such session of that user in this state.
     NotHeld { session_id: SessionId },
     /// Lapsed sessions end, if there are any.
-    Expire,
+    Expire {
+        /// There are, and this state does not know them.
+        missed: bool,
+    },
     /// The session's heartbeat is in this batch already: next time.
     Later,
 }
@@ -68,8 +71,8 @@ impl Plan {
             expected: state.version,
         };
         let mut beaten = HashMap::new();
-        if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire))
-            && let Ok(expiries) = decide(state, &Command::Expire, now, ttl)
+        if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire { .. }))
+            && let Ok(expiries) = decide(state, &Command::Expire { overdue: false }, now, ttl)
         {
             for (subject, event) in expiries {
                 plan.write(subject, event, None, None, now);
@@ -89,8 +92,8 @@ impl Plan {
         ttl: Duration,
         beaten: &mut HashMap<SessionId, Option<UserId>>,
     ) -> Outcome {
-        if matches!(one.command, Command::Expire) {
-            return Outcome::Expire;
+        if let Command::Expire { overdue } = one.command {
+            return Outcome::Expire { missed: *overdue && self.ended.is_empty() };
         }
         let request_id = one.request_id.map(str::to_owned);
         let proposed = match decide(&self.draft, one.command, now, ttl) {
@@ -232,6 +235,6 @@ fn named(command: &Command) -> SessionId {
         | Command::Heartbeat { session_id, .. }
         | Command::Release { session_id, .. }
         | Command::Revoke { session_id, .. } => *session_id,
-        Command::Expire | Command::ChangeLicense { .. } => SessionId(Uuid::nil()),
+        Command::Expire { .. } | Command::ChangeLicense { .. } => SessionId(Uuid::nil()),
     }
 }

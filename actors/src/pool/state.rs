@@ -132,9 +132,14 @@ impl PoolState {
 
     /// Moves a session's deadline to `deadline`, if that is later.
     pub fn extend(&mut self, session_id: SessionId, deadline: Time) {
-        if let Some(session) = self.sessions.get_mut(&session_id)
-            && session.deadline < deadline
-        {
+        if self.sessions.get(&session_id).is_some_and(|session| session.deadline < deadline) {
+            self.stamp(session_id, deadline);
+        }
+    }
+
+    /// Replaces the deadline that was proposed for a new session by the one that Postgres stamped.
+    pub fn stamp(&mut self, session_id: SessionId, deadline: Time) {
+        if let Some(session) = self.sessions.get_mut(&session_id) {
             self.deadlines.remove(&(session.deadline, session_id));
             self.deadlines.insert((deadline, session_id));
             session.deadline = deadline;

@@ -30,7 +30,8 @@ impl EventLog {
             .collect())
     }
 
-    /// Pools with a session whose deadline passed `slack_ms` ago or longer, at most `limit` of them.
+    /// Pools with a session that could have ended `slack_ms` ago or longer, at most `limit` of them: the deadline has
+    /// passed, and after an outage a whole TTL.
     ///
     /// # Errors
     /// When the database cannot be asked.
@@ -38,8 +39,11 @@ impl EventLog {
         let client = self.database.get().await?;
         let statement = client
             .prepare_cached(
-                "select distinct stream_id from seats
-                 where deadline < now() - make_interval(secs => $1::bigint / 1000.0) limit $2",
+                "select distinct s.stream_id from seats s cross join beacon b
+                 where s.deadline < now() - make_interval(secs => $1::bigint / 1000.0)
+                   and b.recovered_at + make_interval(secs => s.ttl_ms / 1000.0)
+                       < now() - make_interval(secs => $1::bigint / 1000.0)
+                 limit $2",
             )
             .await?;
         let rows = client.query(&statement, &[&slack_ms, &limit]).await?;

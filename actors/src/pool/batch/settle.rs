@@ -58,6 +58,7 @@ impl Run<'_> {
         if verdict.written {
             count_expired(&decisions);
             self.core.state = draft;
+            self.stamp(&decisions, verdict.at.after(self.context.ttl));
             self.ended.extend(ended);
         }
         if !decisions.is_empty() {
@@ -89,6 +90,15 @@ impl Run<'_> {
             catch_up(&self.context.log, &self.context.writer, &mut self.core.state).await?;
         }
         Ok(())
+    }
+
+    /// The deadlines proposed for new sessions are off by what the estimate of Postgres's clock is: Postgres stamped its own.
+    fn stamp(&mut self, decisions: &[NewEvent], deadline: Time) {
+        for new in decisions {
+            if let (Event::SeatAcquired { .. }, Some(session_id)) = (&new.event, new.subject.session_id) {
+                self.core.state.stamp(session_id, deadline);
+            }
+        }
     }
 
     /// Reads the refusals: corrects deadlines, and turns away whom no further round can help.
@@ -145,9 +155,11 @@ impl Run<'_> {
             Outcome::Grant { session_id, used } if written => self
                 .hold(slot, *session_id, *used, license, deadline)
                 .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
-            Outcome::Renew { session_id, used } if verdict.heartbeat(*session_id).is_none() => self
-                .hold(slot, *session_id, *used, license, deadline)
-                .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant))),
+            Outcome::Renew { session_id, used } if verdict.heartbeat(*session_id).is_none() => {
+                self.core.state.extend(*session_id, deadline);
+                self.hold(slot, *session_id, *used, license, deadline)
+                    .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant)))
+            }
             Outcome::Renew { .. } => Next::CatchUp,
             Outcome::Deny { reason, used, total } if written => {
                 Next::Answer(Answer::Denied { reason: *reason, used: *used, total: *total })
@@ -160,26 +172,26 @@ impl Run<'_> {
                 Some(Some(standing)) => Next::Answer(Answer::NotAccepted(standing)),
                 Some(None) => Next::LookUp,
             },
-            Outcome::NotHeld { .. } => Next::LookUp,
+            // Perhaps it is not held only because this batch expired it, and that was refused.
+            Outcome::NotHeld { .. } if written => Next::LookUp,
             Outcome::End { .. } if written => Next::Answer(match slot.command {
                 Command::Revoke { .. } => Answer::Revoked,
                 _ => Answer::Released,
             }),
-            Outcome::Expire if written => Next::Answer(Answer::Expired),
+            Outcome::Expire { .. } if written => Next::Answer(Answer::Expired),
             _ => Next::Again,
         }
     }
 
-    /// A seat as it is answered, with its deadline moved in the state.
+    /// A seat as it is answered.
     fn hold(
-        &mut self,
+        &self,
         slot: &Pending,
         session_id: SessionId,
         used: u32,
         license: Option<&Arc<LicenseTerms>>,
         deadline: Time,
     ) -> Option<Grant> {
-        self.core.state.extend(session_id, deadline);
         let Command::Acquire { user_id, hardware_id, .. } = &slot.command else { return None };
         Some(Grant {
             session_id,
@@ -230,7 +242,7 @@ async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> R
             (*session_id, Some(user_id))
         }
         Command::Revoke { session_id, .. } => (*session_id, None),
-        Command::Acquire { .. } | Command::Expire | Command::ChangeLicense { .. } => {
+        Command::Acquire { .. } | Command::Expire { .. } | Command::ChangeLicense { .. } => {
             return Ok(Answer::NotHeld { end: None });
         }
     };

@@ -14,6 +14,8 @@ use super::wire::{Answered, Wire};
 const PROBE_EVERY: Duration = Duration::from_millis(300);
 /// How long a suspension lasts, as a part of the TTL.
 const SUSPENDED_TTLS: f64 = 0.2;
+/// For how long a user stays removed, as a part of the TTL.
+const REMOVED_TTLS: f64 = 0.3;
 /// Attempts at a change whose outcome stays unknown.
 const MAX_ATTEMPTS: usize = 200;
 
@@ -74,8 +76,22 @@ impl Actor {
                 return;
             }
             if self.rng.u8(..4) == 0 {
-                self.send(&tenant, &revoke, Origin::Duplicate(u64::MAX), None).await;
+                self.send(&tenant, &revoke, Origin::Duplicate, None).await;
             }
+        }
+    }
+
+    /// Removes a user who was granted a seat lately, and adds it again.
+    pub async fn remove_users(mut self, every: Duration) {
+        while self.pause(every).await {
+            let Some(call) = self.a_grant() else { continue };
+            let (tenant, user) = (call.tenant, call.user);
+            if !self.settle(&tenant, &Act::RemoveUser { removed: user.clone() }).await {
+                // This service has no such route.
+                return;
+            }
+            tokio::time::sleep(self.ttl.mul_f64(REMOVED_TTLS)).await;
+            self.settle(&tenant, &Act::AddUser { added: user }).await;
         }
     }
 
@@ -191,11 +207,16 @@ impl Actor {
 
     /// A session that was granted lately, and its tenant.
     fn a_session(&mut self) -> Option<(String, String)> {
+        let call = self.a_grant()?;
+        Some((call.tenant.clone(), granted(&call)?))
+    }
+
+    /// An acquire that was granted lately.
+    fn a_grant(&mut self) -> Option<Call> {
         let tenants: Vec<_> = self.tenants.iter().map(|tenant| tenant.id.clone()).collect();
         let recent =
             self.wire.recorder.latest(20, |call| tenants.contains(&call.tenant) && granted(call).is_some());
-        let call = (!recent.is_empty()).then(|| recent[self.rng.usize(..recent.len())].clone())?;
-        Some((call.tenant.clone(), granted(&call)?))
+        (!recent.is_empty()).then(|| recent[self.rng.usize(..recent.len())].clone())
     }
 
     fn session_of(&mut self, tenant: &str) -> Option<String> {

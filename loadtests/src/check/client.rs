@@ -122,8 +122,7 @@ impl Client {
         for attempt in 0..MAX_ATTEMPTS {
             let first = self.send(act, origin, *replica);
             let answered = if twice && attempt == 0 {
-                // Which call the duplicate repeats is not known before both are on their way: it names none but itself.
-                let second = self.send(act, Origin::Duplicate(u64::MAX), *replica + 1);
+                let second = self.send(act, Origin::Duplicate, *replica + 1);
                 tokio::join!(first, second).0
             } else {
                 first.await

@@ -45,9 +45,10 @@ fn counts(history: &History, evidence: &Evidence) -> BTreeMap<String, u64> {
             count(&|c| matches!(c.refused(), Some("license_inactive" | "tenant_inactive"))),
         ),
         ("unknown".to_owned(), count(&|c| c.unknown())),
-        ("duplicates".to_owned(), count(&|c| matches!(c.origin, Origin::Duplicate(_)))),
+        ("duplicates".to_owned(), count(&|c| c.origin == Origin::Duplicate)),
         ("late".to_owned(), count(&|c| matches!(c.origin, Origin::Late(_)))),
         ("retries".to_owned(), count(&|c| matches!(c.origin, Origin::Retry(_)))),
+        ("users removed".to_owned(), count(&|c| matches!(c.act, Act::RemoveUser { .. }) && c.ok().is_some())),
         ("faults".to_owned(), history.faults.len() as u64),
     ]);
     if let Some(reading) = &evidence.reading {

@@ -3,7 +3,7 @@
 //! Decisions of a stream are taken in the order of their versions. A heartbeat moves its session's deadline
 //! forward, never back, and one that sorts after its session's end is ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -62,6 +62,8 @@ pub(crate) struct PoolFold {
 pub(crate) struct Fold {
     pub pools: BTreeMap<String, PoolFold>,
     pub sessions: BTreeMap<String, Session>,
+    /// Users who were removed, as `tenant user`.
+    pub removed: BTreeSet<String>,
     /// Whether a tenant is active.
     pub tenants: BTreeMap<String, bool>,
 }
@@ -74,6 +76,8 @@ pub(crate) struct Step<'a> {
     /// The pool after it.
     pub after: &'a PoolFold,
     pub tenant_active: bool,
+    /// The user it concerns was removed.
+    pub user_removed: bool,
     /// Another live session of the same user and machine in the pool.
     pub twin: Option<String>,
 }
@@ -106,6 +110,12 @@ impl Fold {
                     self.tenants.insert(row.stream.clone(), active);
                 }
             }
+            "user_removed" => {
+                self.removed.insert(member(row));
+            }
+            "user_added" => {
+                self.removed.remove(&member(row));
+            }
             "seat_heartbeat" => self.beat(row),
             "license_issued" | "license_updated" | "seat_acquired" | "seat_released" | "seat_expired"
             | "seat_revoked" => self.decide(row, watch),
@@ -125,6 +135,7 @@ impl Fold {
     fn decide(&mut self, row: &Row, watch: &mut impl FnMut(&Step<'_>)) {
         let before = self.pools.get(&row.stream).cloned().unwrap_or_default();
         let tenant_active = self.tenants.get(&row.tenant).copied().unwrap_or(true);
+        let user_removed = self.removed.contains(&member(row));
         let twin = if row.kind == "seat_acquired" { self.twin(row) } else { None };
         let mut after = before.clone();
         after.version = row.version.unwrap_or(before.version);
@@ -133,7 +144,7 @@ impl Fold {
             "seat_acquired" => self.begin(&mut after, row),
             _ => self.end(&mut after, row),
         }
-        watch(&Step { row, before: &before, after: &after, tenant_active, twin });
+        watch(&Step { row, before: &before, after: &after, tenant_active, user_removed, twin });
         self.pools.insert(row.stream.clone(), after);
     }
 
@@ -178,6 +189,11 @@ impl Fold {
             });
         }
     }
+}
+
+/// Who a row concerns.
+fn member(row: &Row) -> String {
+    format!("{} {}", row.tenant, row.user.as_deref().unwrap_or_default())
 }
 
 fn terms(pool: &mut PoolFold, row: &Row) {

@@ -54,6 +54,10 @@ pub enum Act {
     SetTenantActive { active: bool },
     /// An admin ends a session.
     Revoke { session: String },
+    /// An admin removes a user, and with it its sessions.
+    RemoveUser { removed: String },
+    /// An admin adds a removed user again.
+    AddUser { added: String },
     /// Somebody reaches for what is another tenant's: `tenant` is the victim.
     Trespass { method: String, path: String, session: Option<String>, victim: String },
 }
@@ -66,8 +70,8 @@ pub enum Origin {
     Fresh,
     /// Again, since the outcome of this call is unknown.
     Retry(u64),
-    /// At the same time as this call.
-    Duplicate(u64),
+    /// At the same time as another of the same act.
+    Duplicate,
     /// Long after this call was over.
     Late(u64),
 }

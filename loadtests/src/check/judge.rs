@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use super::evidence::Evidence;
 use super::fold::Fold;
 use super::history::History;
-use super::log::Reading;
+use super::log::{Reading, Row};
 use super::report::{Invariant, Verdict};
 
 /// What an invariant that needs the log says without one.
@@ -36,15 +36,31 @@ pub(crate) struct Folded<'a> {
     pub fold: Fold,
     /// What to add to a moment's Unix milliseconds to get Postgres's.
     pub offset_ms: i64,
+    /// What each request wrote.
+    pub requests: BTreeMap<&'a str, Vec<&'a Row>>,
+}
+
+impl<'a> Folded<'a> {
+    fn of(reading: &'a Reading) -> Self {
+        let mut requests = BTreeMap::<_, Vec<_>>::new();
+        for row in &reading.rows {
+            if let Some(request) = &row.request {
+                requests.entry(request.as_str()).or_default().push(row);
+            }
+        }
+        let (fold, offset_ms) = (Fold::of(&reading.rows), reading.clock_offset_ms);
+        Self { reading, fold, offset_ms, requests }
+    }
+
+    /// What a request wrote.
+    fn written(&self, request: &str) -> &[&'a Row] {
+        self.requests.get(request).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Judges all of them.
 pub(crate) fn judge(history: &History, evidence: &Evidence) -> BTreeMap<Invariant, Verdict> {
-    let folded = evidence.reading.as_ref().map(|reading| Folded {
-        reading,
-        fold: Fold::of(&reading.rows),
-        offset_ms: reading.clock_offset_ms,
-    });
+    let folded = evidence.reading.as_ref().map(Folded::of);
     let with_log = |judge: &dyn Fn(&Folded<'_>) -> Verdict| match &folded {
         Some(folded) => judge(folded),
         None => Verdict::NotChecked { why: NO_LOG.into() },

@@ -133,19 +133,22 @@ fn others(
         if let Some(every) = mix.revocation_every {
             all.push(Box::pin(admin(3).revoke(every)));
         }
+        if let Some(every) = mix.removal_every {
+            all.push(Box::pin(admin(4).remove_users(every)));
+        }
     }
     if let (Some(every), Some(own)) = (mix.trespass_every, site.tenants.first()) {
         let user = format!("check-{}-trespasser", wire.recorder.run());
         let token = site.token_with_roles(&user, Some(&own.id), &["tenant_admin", "auditor"])?;
         if let Some(token) = token {
-            all.push(Box::pin(actor("trespasser", 4, user, token, site.tenants.clone()).trespass(every)));
+            all.push(Box::pin(actor("trespasser", 5, user, token, site.tenants.clone()).trespass(every)));
         }
     }
     if let Some(probed) = &site.probed {
         for replica in 0..wire.replicas() {
             let user = format!("check-{}-probe", wire.recorder.run());
             let token = site.token(&user, &probed.id)?;
-            let probe = actor("probe", 5 + replica as u64, user, token, vec![probed.clone()]);
+            let probe = actor("probe", 6 + replica as u64, user, token, vec![probed.clone()]);
             all.push(Box::pin(probe.probe(replica)));
         }
     }

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::site::Site;
 
+/// Attempts at a page, where the service has too much to do.
+const MAX_ATTEMPTS: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 /// Pages of one list, at most.
 const MAX_PAGES: usize = 100;
 
@@ -94,12 +98,17 @@ impl Api {
     }
 
     async fn get(&self, path: &str) -> Result<Option<Value>> {
-        let answer = self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.token).send().await?;
-        match answer.status().as_u16() {
-            200 => Ok(Some(answer.json().await?)),
-            404 | 405 => Ok(None),
-            status => bail!("GET {path} answered {status}: {}", answer.text().await.unwrap_or_default()),
+        for _ in 0..MAX_ATTEMPTS {
+            let answer =
+                self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.token).send().await?;
+            match answer.status().as_u16() {
+                200 => return Ok(Some(answer.json().await?)),
+                404 | 405 => return Ok(None),
+                429 | 503 => sleep(PAUSE).await,
+                status => bail!("GET {path} answered {status}: {}", answer.text().await.unwrap_or_default()),
+            }
         }
+        bail!("GET {path} was not answered in {MAX_ATTEMPTS} attempts")
     }
 }
 

@@ -116,6 +116,12 @@ fn shape(asked: &Asked) -> Shape {
         Act::Revoke { session } => {
             (Method::DELETE, format!("/api/v1/tenants/{tenant}/sessions/{session}"), None)
         }
+        Act::RemoveUser { removed } => {
+            (Method::DELETE, format!("/api/v1/tenants/{tenant}/users/{removed}"), None)
+        }
+        Act::AddUser { added } => {
+            (Method::POST, format!("/api/v1/tenants/{tenant}/users"), Some(json!({"user_id": added})))
+        }
         Act::Trespass { method, path, session, .. } => (
             method.parse().unwrap_or(Method::GET),
             path.clone(),

@@ -49,6 +49,8 @@ pub struct Mix {
     pub suspension_every: Option<Duration>,
     /// Between two revocations; `None`: never.
     pub revocation_every: Option<Duration>,
+    /// Between two removals of a user, who is added again soon; `None`: never.
+    pub removal_every: Option<Duration>,
     /// Between two attempts on another tenant's things; `None`: never.
     pub trespass_every: Option<Duration>,
 }
@@ -113,6 +115,7 @@ impl Default for Mix {
             limit_change_every: Some(Duration::from_millis(1_500)),
             suspension_every: Some(Duration::from_secs(4)),
             revocation_every: Some(Duration::from_millis(1_200)),
+            removal_every: Some(Duration::from_millis(2_500)),
             trespass_every: Some(Duration::from_millis(300)),
         }
     }
@@ -122,7 +125,13 @@ impl Mix {
     /// Clients alone: no admin changes anything.
     #[must_use]
     pub fn clients_only() -> Self {
-        Self { limit_change_every: None, suspension_every: None, revocation_every: None, ..Self::default() }
+        Self {
+            limit_change_every: None,
+            suspension_every: None,
+            revocation_every: None,
+            removal_every: None,
+            ..Self::default()
+        }
     }
 }
 

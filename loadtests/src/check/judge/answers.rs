@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::fold::time_ms;
-use super::super::history::{Act, Call, History};
+use super::super::history::{Act, Call, History, Moment};
 use super::super::log::Row;
 use super::super::report::{Verdict, Violation};
 use super::Folded;
@@ -11,33 +11,31 @@ use super::Folded;
 /// By how much the clocks of the driver and of Postgres may have drifted apart since they were compared.
 const DRIFT_MS: i64 = 2_000;
 
-/// The log by what answers name.
-struct Index<'a> {
-    requests: BTreeMap<&'a str, Vec<&'a Row>>,
-    beats: BTreeMap<&'a str, Vec<&'a Row>>,
-}
+/// The heartbeats of each session.
+type Beats<'a> = BTreeMap<&'a str, Vec<&'a Row>>;
 
 /// Judges I3.
 pub(super) fn have_events(history: &History, folded: &Folded<'_>) -> Verdict {
-    let index = Index::of(&folded.reading.rows);
+    let beats = beats(&folded.reading.rows);
     let (mut checked, mut violations) = (0, Vec::new());
     for call in &history.calls {
         let Some(body) = call.ok() else { continue };
         let missing = match &call.act {
             Act::Acquire { machine, .. } if body["status"] == "granted" => grant(call, body, machine, folded),
-            Act::Acquire { .. } => renewal(call, body, &index, history, folded),
-            Act::Heartbeat { session } => beat(session, body, &index),
+            Act::Acquire { .. } => renewal(call, body, &beats, history, folded),
+            Act::Heartbeat { session } => beat(session, body, &beats),
             Act::Release { session } | Act::Revoke { session } => end(call, session, history, folded),
             Act::SetSeats { license, seats } => {
-                change(call, license, "seats_total", &(*seats).into(), &index, folded)
+                change(call, license, "seats_total", &(*seats).into(), folded)
             }
             Act::SetLicenseActive { license, active } => {
-                change(call, license, "active", &(*active).into(), &index, folded)
+                change(call, license, "active", &(*active).into(), folded)
             }
             Act::SetTenantActive { active } => {
-                change(call, &call.tenant, "active", &(*active).into(), &index, folded)
+                change(call, &call.tenant, "active", &(*active).into(), folded)
             }
-            Act::Trespass { .. } => None,
+            Act::RemoveUser { removed } => removal(call, removed, history, folded),
+            Act::AddUser { .. } | Act::Trespass { .. } => None,
         };
         checked += 1;
         if let Some(what) = missing {
@@ -53,19 +51,14 @@ pub(super) fn have_events(history: &History, folded: &Folded<'_>) -> Verdict {
     Verdict::of(checked, violations, Vec::new())
 }
 
-impl<'a> Index<'a> {
-    fn of(rows: &'a [Row]) -> Self {
-        let (mut requests, mut beats) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
-        for row in rows {
-            if let Some(request) = &row.request {
-                requests.entry(request.as_str()).or_default().push(row);
-            }
-            if let (Some(session), "seat_heartbeat") = (&row.session, row.kind.as_str()) {
-                beats.entry(session.as_str()).or_default().push(row);
-            }
+fn beats(rows: &[Row]) -> Beats<'_> {
+    let mut beats = Beats::new();
+    for row in rows {
+        if let (Some(session), "seat_heartbeat") = (&row.session, row.kind.as_str()) {
+            beats.entry(session.as_str()).or_default().push(row);
         }
-        Self { requests, beats }
     }
+    beats
 }
 
 fn session_of(call: &Call) -> Option<&str> {
@@ -93,14 +86,14 @@ fn grant(call: &Call, body: &serde_json::Value, machine: &str, folded: &Folded<'
 fn renewal(
     call: &Call,
     body: &serde_json::Value,
-    index: &Index<'_>,
+    beats: &Beats<'_>,
     history: &History,
     folded: &Folded<'_>,
 ) -> Option<String> {
     let session = body["session_id"].as_str().unwrap_or_default();
-    let at = |moment: super::super::Moment| moment.unix_ms(history.began) + folded.offset_ms;
+    let at = |moment: Moment| moment.unix_ms(history.began) + folded.offset_ms;
     let (from, to) = (at(call.sent) - DRIFT_MS, at(call.done) + DRIFT_MS);
-    let beats = index.beats.get(session).map_or(&[][..], Vec::as_slice);
+    let beats = beats.get(session).map_or(&[][..], Vec::as_slice);
     let found = beats.iter().any(|row| {
         row.request.as_deref() == Some(&call.request_id) || (from <= row.at_ms && row.at_ms <= to)
     });
@@ -108,9 +101,9 @@ fn renewal(
 }
 
 /// A heartbeat's answer names the deadline that was written.
-fn beat(session: &str, body: &serde_json::Value, index: &Index<'_>) -> Option<String> {
+fn beat(session: &str, body: &serde_json::Value, beats: &Beats<'_>) -> Option<String> {
     let told = time_ms(&body["expires_at"]);
-    let beats = index.beats.get(session).map_or(&[][..], Vec::as_slice);
+    let beats = beats.get(session).map_or(&[][..], Vec::as_slice);
     let found = told.is_some() && beats.iter().any(|row| time_ms(&row.data["deadline"]) == told);
     (!found).then(|| format!("a heartbeat was ok until {}, and the log has none", body["expires_at"]))
 }
@@ -127,16 +120,30 @@ fn end(call: &Call, session: &str, history: &History, folded: &Folded<'_>) -> Op
     }
 }
 
+/// Whoever was removed is so in the log, and the sessions that it held have ended.
+fn removal(call: &Call, user: &str, history: &History, folded: &Folded<'_>) -> Option<String> {
+    let of_user = |row: &&Row| row.user.as_deref() == Some(user) && row.tenant == call.tenant;
+    if !folded.reading.rows.iter().filter(of_user).any(|row| row.kind == "user_removed") {
+        return Some("a user was removed, and the log does not say so".into());
+    }
+    let at = |moment: Moment| moment.unix_ms(history.began) + folded.offset_ms;
+    let (asked_ms, answered_ms) = (at(call.sent), at(call.done) + DRIFT_MS);
+    let mut held = folded.fold.sessions.iter().filter(|(_, session)| {
+        session.user == user && session.tenant == call.tenant && session.began_ms < asked_ms
+    });
+    let left = held.find(|(_, session)| session.end.as_ref().is_none_or(|end| end.at_ms > answered_ms));
+    left.map(|(session, _)| format!("a user was removed, and its session {session} lived on"))
+}
+
 /// A change that changes nothing need not be written.
 fn change(
     call: &Call,
     stream: &str,
     field: &str,
     value: &serde_json::Value,
-    index: &Index<'_>,
     folded: &Folded<'_>,
 ) -> Option<String> {
-    let own = index.requests.get(call.request_id.as_str()).map_or(&[][..], Vec::as_slice);
+    let own = folded.written(&call.request_id);
     if own.iter().any(|row| row.stream == stream && &row.data[field] == value) {
         return None;
     }

@@ -55,16 +55,17 @@ pub(super) fn all_held(history: &History) -> BTreeMap<String, Held> {
             && let Some(session) = body["session_id"].as_str()
         {
             let ttl = body["session_ttl_seconds"].as_u64().map_or(history.ttl, Duration::from_secs);
+            let granted = body["status"] == "granted";
             let entry = held.entry(session.to_owned()).or_insert_with(|| Held {
                 pool: (call.tenant.clone(), product.clone()),
                 user: call.user.clone(),
                 machine: machine.clone(),
-                decided: (first_wish(history, call), call.done),
+                decided: (if granted { call.sent } else { first_wish(history, call) }, call.done),
                 spans: Vec::new(),
                 cut: Moment(u64::MAX),
                 ttl,
             });
-            if body["status"] == "granted" {
+            if granted {
                 // This very call was the one that was decided.
                 entry.decided = (call.sent, call.done);
             }
@@ -84,7 +85,25 @@ pub(super) fn all_held(history: &History) -> BTreeMap<String, Held> {
             entry.cut = entry.cut.min(cut);
         }
     }
+    cut_by_removals(history, &mut held);
     held
+}
+
+/// Removing a user ends what it held, from the request on. An attempt whose outcome is unknown may take effect at any
+/// time, also after the user was added again.
+fn cut_by_removals(history: &History, held: &mut BTreeMap<String, Held>) {
+    for call in &history.calls {
+        let Act::RemoveUser { removed } = &call.act else { continue };
+        if call.refused().is_some() {
+            continue;
+        }
+        let until = if call.unknown() { Moment(u64::MAX) } else { call.done };
+        for entry in held.values_mut() {
+            if &entry.user == removed && entry.pool.0 == call.tenant && entry.decided.0 <= until {
+                entry.cut = entry.cut.min(call.sent);
+            }
+        }
+    }
 }
 
 /// The session whose hold this call ends, and from when on.

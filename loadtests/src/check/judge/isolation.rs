@@ -13,8 +13,8 @@ pub(super) fn own_things_only(history: &History, folded: Option<&Folded<'_>>) ->
         let Act::Trespass { method, path, session, victim } = &call.act else { continue };
         let fits = match &call.outcome {
             Outcome::Refused { status: 404, .. } | Outcome::Unknown { .. } => true,
-            // Too many requests: nothing was looked at.
-            Outcome::Refused { status, .. } => *status == 429,
+            // No such route for anybody, or too many requests: nothing was looked at.
+            Outcome::Refused { status, .. } => matches!(status, 405 | 429),
             Outcome::Ok { .. } => false,
         };
         checked += 1;
@@ -31,14 +31,11 @@ pub(super) fn own_things_only(history: &History, folded: Option<&Folded<'_>>) ->
                     .with("session", session.as_deref().unwrap_or("none")),
             );
         }
-        if let Some(folded) = folded {
-            let wrote = |row: &&super::super::log::Row| row.request.as_deref() == Some(&call.request_id);
-            if let Some(row) = folded.reading.rows.iter().find(wrote) {
-                violations.push(
-                    Violation::new(format!("{method} {path} of another tenant wrote a {}", row.kind))
-                        .with("cursor", row.cursor()),
-                );
-            }
+        if let Some(row) = folded.and_then(|folded| folded.written(&call.request_id).first()) {
+            violations.push(
+                Violation::new(format!("{method} {path} of another tenant wrote a {}", row.kind))
+                    .with("cursor", row.cursor()),
+            );
         }
     }
     if checked == 0 {

@@ -38,6 +38,9 @@ fn wrong(step: &Step<'_>) -> Vec<String> {
     if !step.tenant_active {
         wrong.push("a grant in a tenant that is suspended".to_owned());
     }
+    if step.user_removed {
+        wrong.push("a grant to a user who was removed".to_owned());
+    }
     if before.valid_from_ms.is_some_and(|from| row.at_ms < from)
         || before.valid_until_ms.is_some_and(|until| row.at_ms >= until)
     {

@@ -180,7 +180,7 @@ pub(super) fn world() -> World {
     world.write(2_005, "seat_released", "l1", Some(S1), json!({}));
     let release = Act::Release { session: "s1".into() };
     world.tell(2_005, "t1", "u1", release.clone(), Origin::Fresh, ok(json!({"status": "released"})));
-    world.tell(2_010, "t1", "u1", release, Origin::Duplicate(2_005), ok(json!({"status": "released"})));
+    world.tell(2_010, "t1", "u1", release, Origin::Duplicate, ok(json!({"status": "released"})));
     world.write(2_505, "license_updated", "l1", None, json!({"seats_total": 3}));
     let limit = Act::SetSeats { license: "l1".into(), seats: 3 };
     world.tell(2_505, "t1", "admin", limit, Origin::Fresh, ok(json!({})));

@@ -47,6 +47,16 @@ const MUTATIONS: &[Mutation] = &[
         let data = json!({"seats_used": 2, "seats_total": 3, "deadline": time(14_200 + TTL_MS)});
         w.write(14_200, "seat_acquired", "l1", Some(("s20", "u20", "m20")), data);
     }),
+    ("a grant to a user who was removed", Invariant::I2, |w| {
+        w.write(14_100, "user_removed", "t1", Some(("", "u20", "")), json!({}));
+        let data = json!({"seats_used": 2, "seats_total": 3, "deadline": time(14_200 + TTL_MS)});
+        w.write(14_200, "seat_acquired", "l1", Some(("s20", "u20", "m20")), data);
+    }),
+    ("a removed user's session lives on", Invariant::I3, |w| {
+        w.write(14_100, "user_removed", "t1", Some(("", "u3", "")), json!({}));
+        let act = Act::RemoveUser { removed: "u3".into() };
+        w.tell(14_100, "t1", "admin", act, Origin::Fresh, Outcome::Ok { status: 204, body: json!(null) });
+    }),
     ("a heartbeat that was answered is not in the log", Invariant::I3, |w| {
         w.drop_rows(|row| row.kind == "seat_heartbeat" && row.at_ms == unix(1_005));
     }),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::fold::in_order;
+use super::super::fold::{Session, in_order};
 use super::super::history::{Act, Call, History, Origin};
 use super::super::report::{Verdict, Violation};
 use super::Folded;
@@ -81,10 +81,10 @@ fn one_grant(key: Key<'_>, calls: &[&Call], folded: &Folded<'_>) -> Option<Viola
     let requests: BTreeSet<_> = calls.iter().map(|call| call.request_id.as_str()).collect();
     let of_key =
         |request: &Option<String>| request.as_deref().is_some_and(|request| requests.contains(request));
-    let grants = folded.fold.sessions.iter().filter(|(_, session)| of_key(&session.request));
+    let grants = calls.iter().flat_map(|call| granted_by(call, folded));
     let kept: Vec<_> = grants
         .filter(|(_, session)| !session.end.as_ref().is_some_and(|end| of_key(&end.request)))
-        .map(|(id, _)| id.as_str())
+        .map(|(id, _)| id)
         .collect();
     (kept.len() > 1)
         .then(|| Violation::new("one key took two seats").with("key", key.2).with("sessions", kept.join(" ")))
@@ -137,11 +137,7 @@ fn too_late(history: &History, call: &Call, folded: &Folded<'_>) -> Vec<Violatio
     if call.ok().is_some() && !matches!(call.act, Act::Release { .. }) {
         violations.push(wrong("a late request for an ended session succeeded"));
     }
-    let written = folded
-        .reading
-        .rows
-        .iter()
-        .find(|row| row.request.as_deref() == Some(&call.request_id) && row.kind.starts_with("seat_"));
+    let written = folded.written(&call.request_id).iter().find(|row| row.kind.starts_with("seat_"));
     if let Some(row) = written {
         violations.push(wrong(&format!("a late request wrote a {}", row.kind)).with("cursor", row.cursor()));
     }
@@ -159,12 +155,15 @@ fn first_session(history: &History, late: &Call, folded: &Folded<'_>) -> Option<
     };
     history.calls.iter().filter(same).find_map(|call| {
         let told = call.ok().and_then(|body| body["session_id"].as_str()).map(str::to_owned);
-        told.or_else(|| {
-            let granted = folded.fold.sessions.iter();
-            granted
-                .clone()
-                .find(|(_, s)| s.request.as_deref() == Some(&call.request_id))
-                .map(|(id, _)| id.clone())
-        })
+        told.or_else(|| granted_by(call, folded).next().map(|(id, _)| id.to_owned()))
+    })
+}
+
+/// The sessions that a request began in the log.
+fn granted_by<'a>(call: &Call, folded: &'a Folded<'_>) -> impl Iterator<Item = (&'a str, &'a Session)> {
+    let grants = folded.written(&call.request_id).iter().filter(|row| row.kind == "seat_acquired");
+    grants.filter_map(|row| {
+        let (id, session) = folded.fold.sessions.get_key_value(row.session.as_ref()?)?;
+        Some((id.as_str(), session))
     })
 }

@@ -5,7 +5,9 @@ Rules are those of k8s/monitoring, with shorter windows. What Kubernetes would s
 PagerDuty; it must get each page and each ticket with the right key, a summary and a link. Before, with clients at work, each panel of each
 dashboard must have an answer. Takes about three minutes.
 
-alerts.py [--panels-only] [--pictures FOLDER]
+While an alert fires, the commands of its section of docs/RUNBOOK.md are run, and must work.
+
+alerts.py [--panels-only] [--pictures FOLDER] [--write-runbook]
 """
 
 import json
@@ -24,6 +26,7 @@ from stand.engines import ROOT, Postgres
 from stand.monitoring import Monitoring, alert_names
 from stand.processes import wait_until
 from stand.report import expect, finish, say
+from stand.runbook import look
 from stand.service import PROGRAM, Service, call
 
 PANEL_WINDOW = "15s"
@@ -73,6 +76,8 @@ class Drill:
             wait_until(all_seen, "", FIRES_WITHIN)
         except TimeoutError:
             pass
+        for name in sorted(seen):
+            look(name, self.service, self.monitoring, write="--write-runbook" in sys.argv)
         heal()
         for name in names:
             expect(name in seen, f"{name} fires")

@@ -14,7 +14,7 @@ pub(crate) mod mirror;
 pub(crate) mod plan;
 pub mod state;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use events::{LicenseId, LogError};
 use futures_util::FutureExt;
@@ -43,7 +43,7 @@ pub(crate) enum Message {
     Ask(Box<Pending>),
     /// The batch under way is over; `Err` says that it panicked.
     Done(Result<Finished, String>),
-    /// A deadline may have passed.
+    /// A deadline may have passed, or heartbeats wait to be told to the mirror.
     Timer,
     /// Fails on purpose: what a supervisor does then is tested with it.
     #[cfg(any(test, feature = "fail-points"))]
@@ -67,7 +67,8 @@ pub(crate) struct Shell {
     core: Option<Box<Core>>,
     busy: bool,
     waiting: Vec<Pending>,
-    timer: Option<tokio::task::AbortHandle>,
+    /// When the timer fires, and how to stop it.
+    timer: Option<(Instant, tokio::task::AbortHandle)>,
     panic_next: bool,
 }
 
@@ -81,7 +82,7 @@ impl Actor for Pool {
     }
 
     async fn post_stop(&self, _: ActorRef<Message>, shell: &mut Shell) -> Result<(), ActorProcessingErr> {
-        if let Some(timer) = shell.timer.take() {
+        if let Some((_, timer)) = shell.timer.take() {
             timer.abort();
         }
         Ok(())
@@ -95,7 +96,10 @@ impl Actor for Pool {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Ask(pending) => shell.waiting.push(*pending),
-            Message::Timer => shell.waiting.push(expire()),
+            Message::Timer => {
+                shell.timer = None;
+                shell.waiting.push(expire());
+            }
             Message::Done(Ok(finished)) => {
                 shell.busy = false;
                 if let Some(error) = finished.error {
@@ -147,17 +151,25 @@ impl Pool {
     }
 
     fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
-        if let Some(timer) = shell.timer.take() {
+        let Some(core) = shell.core.as_ref() else { return };
+        let lapse = core.state.next_deadline();
+        let lapse =
+            lapse.map(|deadline| (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER));
+        let Some(wait) = lapse.into_iter().chain(core.mirror.next_telling()).min() else { return };
+        let at = Instant::now() + wait;
+        // Deadlines grow with each heartbeat: a timer that fires early finds nothing, and the next one is set then.
+        if shell.timer.as_ref().is_some_and(|(fires, _)| *fires <= at) {
+            return;
+        }
+        if let Some((_, timer)) = shell.timer.take() {
             timer.abort();
         }
-        let Some(deadline) = shell.core.as_ref().and_then(|core| core.state.next_deadline()) else { return };
-        let wait = (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER);
         let myself = myself.clone();
         let timer = tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep_until(at.into()).await;
             let _ = myself.cast(Message::Timer);
         });
-        shell.timer = Some(timer.abort_handle());
+        shell.timer = Some((at, timer.abort_handle()));
     }
 }
 
@@ -212,7 +224,7 @@ fn expire() -> Pending {
     Pending {
         command: Command::Expire { overdue: false },
         request_id: None,
-        deadline: std::time::Instant::now() + Duration::from_secs(10),
+        deadline: Instant::now() + Duration::from_secs(10),
         reply,
         preview: None,
         pass: None,

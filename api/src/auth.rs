@@ -3,6 +3,7 @@
 mod caller;
 mod claims;
 mod jwks;
+mod verified;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -59,8 +60,14 @@ impl Authenticator {
     pub async fn verify(&self, token: Option<&str>) -> Result<Caller, Problem> {
         let token =
             token.ok_or_else(|| Problem::InvalidToken { why: "A bearer token is needed.".to_owned() })?;
-        let key = self.keys.key_for(token).await?;
-        claims::verify(&self.config, &key, token)
+        let now = chrono::Utc::now().timestamp();
+        if let Some(caller) = self.keys.remembered(token, now) {
+            return Ok(caller);
+        }
+        let (key, tokens) = self.keys.key_for(token).await?;
+        let verified = claims::verify(&self.config, &key, token)?;
+        tokens.keep(token, verified.clone());
+        Ok(verified.caller)
     }
 
     /// The caller's own tenant.

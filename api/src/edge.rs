@@ -77,7 +77,7 @@ impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
         }
         let status = response.status().as_u16().to_string();
         let taken = begun.elapsed();
-        span.in_scope(|| tracing::info!(%status, millis = taken.as_millis(), "answered"));
+        span.in_scope(|| log_answer(route, &status, taken));
         let method = known_method(&method);
         metrics::counter!("license_http_requests_total", "method" => method, "route" => route, "status" => status)
             .increment(1);
@@ -107,6 +107,16 @@ impl<E: Endpoint> EdgeEndpoint<E> {
             }
             Err(_) => Problem::Unavailable { why: "No answer in time. Try again." }.respond(request_id),
         }
+    }
+}
+
+/// One line for each answer. A heartbeat that went well is the most frequent and the least interesting one: `debug`.
+fn log_answer(route: &str, status: &str, taken: Duration) {
+    let millis = taken.as_millis();
+    if status == "200" && route == "/api/v1/licenses/heartbeat" {
+        tracing::debug!(%status, millis, "answered");
+    } else {
+        tracing::info!(%status, millis, "answered");
     }
 }
 

@@ -106,8 +106,8 @@ struct Run<'a> {
     repair: bool,
     /// Sessions that ended: taken out of the mirror.
     ended: Vec<(SessionId, String)>,
-    /// Heartbeats that the mirror did not know.
-    forgotten: Vec<SessionId>,
+    /// Sessions whose deadline moved.
+    beaten: Vec<SessionId>,
     /// Seats that the gate reserved: taken back unless they became sessions.
     reserved: Vec<(SessionId, String)>,
 }
@@ -124,7 +124,7 @@ pub(crate) async fn run(context: &Context, core: &mut Core, waiting: Vec<Pending
         caught_up: false,
         repair: false,
         ended: Vec::new(),
-        forgotten: Vec::new(),
+        beaten: Vec::new(),
         reserved: Vec::new(),
     };
     run.ask_gate().await?;
@@ -198,16 +198,8 @@ impl Run<'_> {
             return self.settle(plan, None).await;
         }
         self.preview(&plan);
-        let beats: Vec<_> = plan.heartbeats.iter().map(|beat| beat.session_id).collect();
-        let extend = async {
-            if beats.is_empty() {
-                return None;
-            }
-            self.context.gate.extend(self.core.state.license_id, self.context.ttl, &beats).await
-        };
-        let (appended, forgotten) = tokio::join!(self.context.writer.append(plan.job()), extend);
-        self.forgotten.extend(forgotten.unwrap_or_default());
-        self.settle(plan, Some(appended?)).await
+        let appended = self.context.writer.append(plan.job()).await?;
+        self.settle(plan, Some(appended)).await
     }
 
     /// Whether the gate or a caller knows of something that the state does not.
@@ -239,7 +231,7 @@ impl Run<'_> {
         let unused = std::mem::take(&mut self.reserved).into_iter();
         self.ended.extend(unused.filter(|(session, _)| state.session(*session).is_none()));
         let ended = std::mem::take(&mut self.ended);
-        let forgotten = std::mem::take(&mut self.forgotten);
-        self.core.mirror.follow(self.context, &mut self.core.state, ended, forgotten, self.repair).await;
+        let beaten = std::mem::take(&mut self.beaten);
+        self.core.mirror.follow(self.context, &mut self.core.state, ended, beaten, self.repair).await;
     }
 }

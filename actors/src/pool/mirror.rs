@@ -1,5 +1,8 @@
 //! A pool's mirror in Redis, kept up with the log. Repair runs this way only (protocol, rule 1).
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use events::{LogError, SessionId};
 
 use super::batch::Context;
@@ -7,11 +10,19 @@ use super::load::catch_up;
 use super::state::PoolState;
 use crate::gate::{MirrorSeat, Pass, Passes, holder};
 
+/// Shortest pause between two tellings of a pool's heartbeats. Postgres has them already and nobody waits for the
+/// mirror, so those of a busy pool go together; the first after a quiet time goes at once.
+const EXTEND_EVERY: Duration = Duration::from_millis(100);
+
 /// What this process knows of a pool's mirror.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
     /// The gate's generation when the mirror was last written whole.
     synced_in: Option<u64>,
+    /// Sessions whose heartbeats the mirror has not been told of.
+    untold: HashSet<SessionId>,
+    /// When it was last told of any.
+    told_at: Option<Instant>,
 }
 
 impl Mirror {
@@ -43,19 +54,38 @@ impl Mirror {
         Ok(None)
     }
 
-    /// Follows a batch: what ended goes, what the mirror forgot comes back, a contradiction is repaired whole.
+    /// When heartbeats wait to be told of: the time until then.
+    pub(crate) fn next_telling(&self) -> Option<Duration> {
+        let told_at = self.told_at.filter(|_| !self.untold.is_empty())?;
+        Some(EXTEND_EVERY.saturating_sub(told_at.elapsed()))
+    }
+
+    /// Tells of the heartbeats that gathered, if it is time. Answers the sessions that the mirror has forgotten.
+    async fn tell(&mut self, context: &Context, state: &PoolState) -> Vec<SessionId> {
+        if self.untold.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < EXTEND_EVERY) {
+            return Vec::new();
+        }
+        let beaten: Vec<_> = self.untold.drain().collect();
+        self.told_at = Some(Instant::now());
+        context.gate.extend(state.license_id, context.ttl, &beaten).await.unwrap_or_default()
+    }
+
+    /// Follows a batch: what ended goes, what lives on is told of, what the mirror forgot comes back, a contradiction is
+    /// repaired whole.
     pub(crate) async fn follow(
         &mut self,
         context: &Context,
         state: &mut PoolState,
         ended: Vec<(SessionId, String)>,
-        forgotten: Vec<SessionId>,
+        beaten: Vec<SessionId>,
         repair: bool,
     ) {
         if !context.gate.is_up() {
             self.synced_in = None;
+            self.untold.clear();
             return;
         }
+        self.untold.extend(beaten);
         if repair {
             if let Err(error) = self.sync(context, state).await {
                 tracing::warn!(%error, license_id = %state.license_id, "the mirror was not repaired");
@@ -65,7 +95,11 @@ impl Mirror {
         if !ended.is_empty() && context.gate.release(state.license_id, &ended).await.is_none() {
             self.synced_in = None;
         }
-        let lost: Vec<_> = seats(context, state, forgotten.iter().copied());
+        for (session, _) in &ended {
+            self.untold.remove(session);
+        }
+        let forgotten = self.tell(context, state).await;
+        let lost: Vec<_> = seats(context, state, forgotten.into_iter());
         if !lost.is_empty() {
             let restored = context.gate.restore(state.license_id, state.version, state.limit(), &lost).await;
             if restored.is_none() {

@@ -10,7 +10,7 @@ use crate::config::IdentityConfig;
 use crate::problem::Problem;
 
 /// How far the issuer's clock may be off, in seconds.
-const LEEWAY: u64 = 30;
+pub const LEEWAY: u64 = 30;
 
 /// Longest email, in characters (RFC 5321: 64 before the @, 255 after it).
 const MAX_EMAIL: usize = 320;
@@ -24,11 +24,20 @@ pub struct VerifyingKey {
     pub algorithm: Algorithm,
 }
 
+/// What a token said that verified.
+#[derive(Clone)]
+pub struct Verified {
+    /// Whom it speaks for.
+    pub caller: Caller,
+    /// `exp`, seconds of Unix time.
+    pub expires_at: i64,
+}
+
 /// Verifies a token with its issuer's key.
 ///
 /// # Errors
 /// 401 with the reason in words that name no secret.
-pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Result<Caller, Problem> {
+pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Result<Verified, Problem> {
     refuse_critical(token)?;
     let mut validation = Validation::new(key.algorithm);
     // The library's defaults are lax: 60 s of leeway, nbf unchecked, only exp required.
@@ -53,14 +62,17 @@ pub fn verify(config: &IdentityConfig, key: &VerifyingKey, token: &str) -> Resul
         claims.get("sub").and_then(Value::as_str).and_then(|sub| events::UserId::new(sub).ok()).ok_or_else(
             || Problem::InvalidToken { why: "The token's sub must have 1 to 128 characters.".to_owned() },
         )?;
-    Ok(Caller {
+    let caller = Caller {
         user_id,
         email: printable(claims.get("email"), MAX_EMAIL),
         email_verified: !matches!(claims.get("email_verified"), Some(Value::Bool(false)))
             && claims.get("email_verified").and_then(Value::as_str) != Some("false"),
         tenant_claim: at_path(&claims, &config.oidc_tenant_claim).and_then(Value::as_str).map(str::to_owned),
         roles: roles(at_path(&claims, &config.oidc_roles_claim)),
-    })
+    };
+    // A fraction of a second is dropped: the token ends a little sooner.
+    let expires_at = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0) as i64;
+    Ok(Verified { caller, expires_at })
 }
 
 /// RFC 7515, section 4.1.11: a header that says something critical must be understood, and none is here. The library

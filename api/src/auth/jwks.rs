@@ -12,7 +12,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, decode_header};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use super::caller::Caller;
 use super::claims::VerifyingKey;
+use super::verified::VerifiedTokens;
 use crate::config::IdentityConfig;
 use crate::problem::Problem;
 
@@ -52,6 +54,8 @@ struct Fetched {
     /// Keys without an id.
     anonymous: Vec<VerifyingKey>,
     fresh_until: Instant,
+    /// What these keys have verified.
+    verified: VerifiedTokens,
 }
 
 impl Fetched {
@@ -84,18 +88,30 @@ impl KeySet {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The key that a token names.
+    /// The caller of a token that the present keys have verified before.
+    pub fn remembered(&self, token: &str, now: i64) -> Option<Caller> {
+        let known = self.shared.keys.load();
+        let keys = known.as_ref()?;
+        // A stale set is for `key_for`, which has it refreshed.
+        if Instant::now() >= keys.fresh_until {
+            return None;
+        }
+        keys.verified.find(token, now)
+    }
+
+    /// The key that a token names, and where to remember that it verified.
     ///
     /// # Errors
     /// 401 if there is no such key, 503 if no key could ever be fetched.
-    pub async fn key_for(&self, token: &str) -> Result<VerifyingKey, Problem> {
+    pub async fn key_for(&self, token: &str) -> Result<(VerifyingKey, VerifiedTokens), Problem> {
         let unknown = || Problem::InvalidToken { why: "The token does not verify.".to_owned() };
         let kid = decode_header(token).map_err(|_| unknown())?.kid;
         if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
             return Err(unknown());
         }
         let known = self.shared.keys.load_full();
-        let found = known.as_ref().and_then(|keys| keys.find(kid.as_deref()));
+        let find = |keys: &Arc<Fetched>| Some((keys.find(kid.as_deref())?, keys.verified.clone()));
+        let found = known.as_ref().and_then(find);
         let is_fresh = known.as_ref().is_some_and(|keys| Instant::now() < keys.fresh_until);
         if let Some(found) = found {
             if !is_fresh {
@@ -107,7 +123,7 @@ impl KeySet {
         }
         self.refresh(is_fresh).await;
         match self.shared.keys.load_full() {
-            Some(keys) => keys.find(kid.as_deref()).ok_or_else(unknown),
+            Some(keys) => find(&keys).ok_or_else(unknown),
             None => Err(Problem::Unavailable { why: "The issuer's keys cannot be had. Try again." }),
         }
     }
@@ -143,6 +159,7 @@ impl Shared {
         let mut fetched = Fetched {
             by_kid: HashMap::new(),
             anonymous: Vec::new(),
+            verified: VerifiedTokens::default(),
             fresh_until: Instant::now() + max_age.unwrap_or(FRESH).clamp(FRESH_BOUNDS.0, FRESH_BOUNDS.1),
         };
         // One key by one: a kind that the library does not know must not spoil the set.

@@ -157,6 +157,7 @@ impl Run<'_> {
                 .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
             Outcome::Renew { session_id, used } if verdict.heartbeat(*session_id).is_none() => {
                 self.core.state.extend(*session_id, deadline);
+                self.beaten.push(*session_id);
                 self.hold(slot, *session_id, *used, license, deadline)
                     .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant)))
             }
@@ -167,6 +168,7 @@ impl Run<'_> {
             Outcome::Beat { session_id } => match verdict.heartbeat(*session_id) {
                 None => {
                     self.core.state.extend(*session_id, deadline);
+                    self.beaten.push(*session_id);
                     Next::Answer(Answer::Alive { deadline })
                 }
                 Some(Some(standing)) => Next::Answer(Answer::NotAccepted(standing)),

@@ -2,6 +2,7 @@
 """Fails over to a standby of Postgres while clients work: the primary is killed with its disk, the standby takes over at the same address,
 as Cloud SQL does it. Replication is synchronous, so nothing that was answered is lost."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -48,31 +49,41 @@ class Address:
         except OSError:
             pass
         for wire in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def move(self, port: int) -> None:
         self.target = port
         for wire in self.open:
-            try:
+            with contextlib.suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self.open.clear()
 
 
 def standby_of(primary: Postgres, where: Postgres) -> None:
     """A copy that follows, synchronously."""
     url = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
-    primary.run("pg_basebackup", "--pgdata", str(where.data), "--dbname", url, "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast")
+    primary.run(
+        "pg_basebackup",
+        "--pgdata",
+        str(where.data),
+        "--dbname",
+        url,
+        "--write-recovery-conf",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+    )
     where.start()
-    wait_until(lambda: primary.ask("select count(*) from pg_stat_replication where state = 'streaming'") == "1", "the standby follows")
+    wait_until(
+        lambda: primary.ask("select count(*) from pg_stat_replication where state = 'streaming'") == "1",
+        "the standby follows",
+    )
     # Only now: before there is a standby, every commit would wait for it.
     primary.ask("alter system set synchronous_standby_names = 'standby'")
     primary.ask("select pg_reload_conf()")
-    wait_until(lambda: primary.ask("select sync_state from pg_stat_replication") == "sync", "replication is synchronous")
+    wait_until(
+        lambda: primary.ask("select sync_state from pg_stat_replication") == "sync", "replication is synchronous"
+    )
 
 
 def main() -> None:
@@ -106,7 +117,10 @@ def main() -> None:
     seen = clients.stop()
     expect(not seen.refused, f"nobody was refused ({seen.refused[:2]})")
     expect(not seen.ended, f"nobody lost a seat ({dict(seen.ended)})")
-    expect(not seen.counts["gave up"], f"longest wait for an answer {seen.longest_wait:.1f} s; the SDK's clients work on meanwhile")
+    expect(
+        not seen.counts["gave up"],
+        f"longest wait for an answer {seen.longest_wait:.1f} s; the SDK's clients work on meanwhile",
+    )
     prove(standby, seen)
     finish()
 

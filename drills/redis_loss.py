@@ -46,7 +46,10 @@ def main() -> None:
         expect(True, "/ready says degraded, and still 200")
         time.sleep(5)
         during = dict(clients.seen.counts)
-        expect(during["acquire 200"] > before["acquire 200"], f"without Redis clients get seats: {during['acquire 200'] - before['acquire 200']} in 5 s")
+        expect(
+            during["acquire 200"] > before["acquire 200"],
+            f"without Redis clients get seats: {during['acquire 200'] - before['acquire 200']} in 5 s",
+        )
         say("Redis comes back, empty")
         service.redis.start()
         wait_until(lambda: state() == "ok", "the replicas notice")

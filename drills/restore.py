@@ -43,7 +43,12 @@ def restored(broken: Postgres, where: Postgres, backup: str, until: str) -> None
 def main() -> None:
     where = folder("restore")
     archive = where / "primary/archive"
-    primary = Postgres(where / "primary", wal_level="replica", archive_mode="on", archive_command=f"test ! -f {archive}/%f && cp %p {archive}/%f")
+    primary = Postgres(
+        where / "primary",
+        wal_level="replica",
+        archive_mode="on",
+        archive_command=f"test ! -f {archive}/%f && cp %p {archive}/%f",
+    )
     archive.mkdir()
     primary.give(archive)
     primary.initdb()
@@ -55,9 +60,22 @@ def main() -> None:
     time.sleep(3)
     say("base backup, while clients work")
     backup = where / "primary/backup"
-    primary.run("pg_basebackup", "--pgdata", str(backup), "--dbname", f"host=127.0.0.1 port={primary.port} user=postgres", "--checkpoint=fast", "--wal-method=stream")
+    primary.run(
+        "pg_basebackup",
+        "--pgdata",
+        str(backup),
+        "--dbname",
+        f"host=127.0.0.1 port={primary.port} user=postgres",
+        "--checkpoint=fast",
+        "--wal-method=stream",
+    )
     time.sleep(4)
-    cursor = call(service.urls[0], "GET", f"/api/v1/tenants/{tenant}/events?limit=1", token=service.issuer.token("p", roles=["platform_admin"]))[1]["next"]
+    cursor = call(
+        service.urls[0],
+        "GET",
+        f"/api/v1/tenants/{tenant}/events?limit=1",
+        token=service.issuer.token("p", roles=["platform_admin"]),
+    )[1]["next"]
     seen: Seen = clients.stop()
     until = primary.ask("select clock_timestamp()")
     before = primary.ask("select count(*) from events")
@@ -70,7 +88,15 @@ def main() -> None:
     expect(primary.ask("select count(*) from seats") == "0", "no seat is left")
     expect(broken(primary) > 0, f"and the proof notices: {broken(primary)} streams have gaps")
     primary.ask("select pg_switch_wal()")
-    wait_until(lambda: primary.ask("select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 16 * 1024 * 1024) from pg_stat_archiver") == "t", "the log is archived")
+    wait_until(
+        lambda: (
+            primary.ask(
+                "select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 16 * 1024 * 1024) from pg_stat_archiver"
+            )
+            == "t"
+        ),
+        "the log is archived",
+    )
     for replica in service.replicas:
         replica.stop()
     epoch = int(primary.ask("select epoch from log_epoch"))
@@ -81,7 +107,9 @@ def main() -> None:
     restored(primary, rescue, str(backup), until)
     say(f"restored to {until} on another server ({time.monotonic() - begun:.1f} s)")
     expect(rescue.ask("select count(*) from events") == before, f"all {before} events are there")
-    expect(set(rescue.ask("select session_id from seats").split()) == held, f"so are the {len(held)} seats that were held")
+    expect(
+        set(rescue.ask("select session_id from seats").split()) == held, f"so are the {len(held)} seats that were held"
+    )
     expect(int(rescue.ask("select epoch from log_epoch")) == epoch + 1, "the log's epoch was moved on")
     prove(rescue, seen)
 
@@ -97,10 +125,15 @@ def main() -> None:
     if cursor:
         token = service.issuer.token("p", roles=["platform_admin"])
         status, answer = call(service.urls[0], "GET", f"/api/v1/tenants/{tenant}/events?after={cursor}", token=token)
-        expect(status == 400, f"a cursor from before the restore is refused, not followed wrongly ({status} {answer.get('code')})")
+        expect(
+            status == 400,
+            f"a cursor from before the restore is refused, not followed wrongly ({status} {answer.get('code')})",
+        )
     with Clients(lambda: service.urls, service.issuer, tenant, 4) as again:
         time.sleep(3)
-    expect(len(again.seen.granted) > 5 and not again.seen.refused, f"clients work again: {len(again.seen.granted)} grants")
+    expect(
+        len(again.seen.granted) > 5 and not again.seen.refused, f"clients work again: {len(again.seen.granted)} grants"
+    )
     prove(rescue, again.seen)
     finish()
 

@@ -30,7 +30,9 @@ def main() -> None:
     token = service.issuer.token("holder", tenant_id=tenant)
 
     def acquire() -> dict[str, Any]:
-        answer: dict[str, Any] = call(service.urls[0], "POST", "/api/v1/licenses/acquire", {"hardware_id": "machine-of-holder"}, token)[1]
+        answer: dict[str, Any] = call(
+            service.urls[0], "POST", "/api/v1/licenses/acquire", {"hardware_id": "machine-of-holder"}, token
+        )[1]
         return answer
 
     before = acquire()
@@ -48,7 +50,10 @@ def main() -> None:
     signed = leaked.signatures
     after = acquire()
     fresh = jwt.get_unverified_header(after["license_token"])["kid"]
-    expect(after["status"] == "renewed" and after["session_id"] == before["session_id"], "the holder keeps its seat and gets a fresh token")
+    expect(
+        after["status"] == "renewed" and after["session_id"] == before["session_id"],
+        "the holder keeps its seat and gets a fresh token",
+    )
     expect(fresh != kid and fresh in keys(service.urls[1]), "another key signed it, which the other replica publishes")
     jwt.decode(after["license_token"], keys(service.urls[0])[fresh], algorithms=["RS256"], audience="coditect")
     time.sleep(5)
@@ -58,7 +63,10 @@ def main() -> None:
     for line in events.splitlines():
         say(f"      {line}")
     seen = clients.stop()
-    expect(not seen.refused and not seen.counts["gave up"] and not seen.ended, f"no client was refused or lost its seat ({seen.refused[:2]})")
+    expect(
+        not seen.refused and not seen.counts["gave up"] and not seen.ended,
+        f"no client was refused or lost its seat ({seen.refused[:2]})",
+    )
     expect(not seen.unverified, f"each new token verified ({seen.counts['verified']} of them; {seen.unverified[:2]})")
     say(f"      answers meanwhile: {dict(seen.counts)}")
     prove(postgres, seen)

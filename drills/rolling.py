@@ -26,7 +26,9 @@ def main() -> None:
     postgres.initdb()
     postgres.start()
     postgres.prepare(PROGRAM)
-    service = Service(where, postgres, replicas=3, program=old, SESSION_TTL_SECONDS="60", HEARTBEAT_INTERVAL_SECONDS="50")
+    service = Service(
+        where, postgres, replicas=3, program=old, SESSION_TTL_SECONDS="60", HEARTBEAT_INTERVAL_SECONDS="50"
+    )
     tenant = service.tenant(50)
     balanced = list(service.replicas)
     clients = Clients(lambda: [replica.url for replica in balanced], service.issuer, tenant, 8).start()
@@ -51,7 +53,11 @@ def main() -> None:
     time.sleep(1)
     seen = clients.stop()
     expect(upgraded > 10 and len(seen.granted) > upgraded, f"clients worked all the time: {len(seen.granted)} grants")
-    lost = {what: count for what, count in seen.counts.items() if what == "no answer" or what.endswith((" 503", " 502", " 0"))}
+    lost = {
+        what: count
+        for what, count in seen.counts.items()
+        if what == "no answer" or what.endswith((" 503", " 502", " 0"))
+    }
     expect(not lost, f"not one request was lost ({lost})")
     expect(not seen.refused and not seen.ended, f"nobody was refused or lost a seat ({seen.refused[:2]})")
     prove(postgres, seen)

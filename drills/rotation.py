@@ -24,13 +24,21 @@ def main() -> None:
     postgres.initdb()
     postgres.start()
     postgres.prepare(PROGRAM)
-    service = Service(where, postgres, SESSION_TTL_SECONDS="60", HEARTBEAT_INTERVAL_SECONDS="50", KEY_PUBLICATION_SECONDS=str(PUBLISHED_BEFORE_USE))
+    service = Service(
+        where,
+        postgres,
+        SESSION_TTL_SECONDS="60",
+        HEARTBEAT_INTERVAL_SECONDS="50",
+        KEY_PUBLICATION_SECONDS=str(PUBLISHED_BEFORE_USE),
+    )
     tenant = service.tenant(50)
     old = service.kms.versions[0]
     clients = Clients(lambda: service.urls, service.issuer, tenant, 8, refetch=False).start()
     time.sleep(3)
     reader = service.issuer.token("reader", tenant_id=tenant)
-    kept = call(service.urls[0], "POST", "/api/v1/licenses/acquire", {"hardware_id": "machine-of-reader"}, reader)[1]["license_token"]
+    kept = call(service.urls[0], "POST", "/api/v1/licenses/acquire", {"hardware_id": "machine-of-reader"}, reader)[1][
+        "license_token"
+    ]
     say(service.command("keys", "rotate"))
     expect(len(service.kms.versions) == 2, "KMS has a second version")
     new = service.kms.versions[1]
@@ -44,12 +52,18 @@ def main() -> None:
     time.sleep(8)
     before = old.signatures
     time.sleep(4)
-    expect(old.signatures == before, f"the old version signs no more ({old.signatures} before, {new.signatures} by the new one)")
+    expect(
+        old.signatures == before,
+        f"the old version signs no more ({old.signatures} before, {new.signatures} by the new one)",
+    )
     kid = jwt.get_unverified_header(kept)["kid"]
     expect(kid in published(), "the old key is published still: tokens that it signed verify until they end")
     seen = clients.stop()
     expect(not seen.refused and not seen.counts["gave up"], f"nobody was refused ({seen.refused[:2]})")
-    expect(not seen.unverified and seen.counts["verified"] > 50, f"all {seen.counts['verified']} tokens verified with keys fetched up to 5 s before ({seen.unverified[:2]})")
+    expect(
+        not seen.unverified and seen.counts["verified"] > 50,
+        f"all {seen.counts['verified']} tokens verified with keys fetched up to 5 s before ({seen.unverified[:2]})",
+    )
     failed = {what: count for what, count in seen.counts.items() if what.endswith(" 503") or what == "no answer"}
     expect(not failed, f"not one request failed ({failed})")
     for line in service.command("keys", "list").splitlines():

@@ -36,7 +36,18 @@ class Seen:
 
 
 class Clients:
-    def __init__(self, urls: Callable[[], list[str]], issuer: Issuer, tenant: str, count: int, *, pause: float = 0.05, hold: int = 4, patience: float = 30, refetch: bool = True) -> None:
+    def __init__(
+        self,
+        urls: Callable[[], list[str]],
+        issuer: Issuer,
+        tenant: str,
+        count: int,
+        *,
+        pause: float = 0.05,
+        hold: int = 4,
+        patience: float = 30,
+        refetch: bool = True,
+    ) -> None:
         self.urls = urls
         self.issuer = issuer
         self.tenant = tenant

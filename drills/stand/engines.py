@@ -29,7 +29,13 @@ class Postgres:
         self.folder = folder
         self.data = folder / "data"
         self.port = free_port()
-        self.settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200", "fsync": "on", **settings}
+        self.settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "fsync": "on",
+            **settings,
+        }
         self.process: Process | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.give(folder)
@@ -44,13 +50,24 @@ class Postgres:
         return [*drop, str(self.bin / program), *words]
 
     def run(self, program: str, *words: str) -> str:
-        done = subprocess.run(self.command(program, *words), capture_output=True, text=True, cwd=self.folder, check=False)
+        done = subprocess.run(
+            self.command(program, *words), capture_output=True, text=True, cwd=self.folder, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stderr.strip()}")
         return done.stdout
 
     def initdb(self) -> None:
-        self.run("initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust", "--locale=C", "--encoding=UTF8", "--no-sync")
+        self.run(
+            "initdb",
+            "--pgdata",
+            str(self.data),
+            "--username=postgres",
+            "--auth=trust",
+            "--locale=C",
+            "--encoding=UTF8",
+            "--no-sync",
+        )
 
     def start(self, *, wait: bool = True) -> None:
         words = ["-D", str(self.data), "-p", str(self.port)]
@@ -64,7 +81,14 @@ class Postgres:
         def answers() -> bool:
             if self.process and not self.process.runs:
                 raise RuntimeError(f"Postgres ended:\n{self.process.last_lines()}")
-            return subprocess.run(self.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)), check=False, cwd=self.folder).returncode == 0
+            return (
+                subprocess.run(
+                    self.command("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)),
+                    check=False,
+                    cwd=self.folder,
+                ).returncode
+                == 0
+            )
 
         wait_until(answers, "Postgres answers", seconds)
 
@@ -81,14 +105,26 @@ class Postgres:
 
     def ask(self, sql: str, database: str = "license", user: str = "postgres") -> str:
         """Rows as psql prints them, unaligned."""
-        return self.run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, self.url(user, database)).strip()
+        return self.run(
+            "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, self.url(user, database)
+        ).strip()
 
     def prepare(self, program: Path) -> None:
         """An empty database with its roles and schema, in the order that infra/README.md gives."""
-        env = {**os.environ, "OWNER_PASSWORD": "owner", "SERVICE_PASSWORD": "service", "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        env = {
+            **os.environ,
+            "OWNER_PASSWORD": "owner",
+            "SERVICE_PASSWORD": "service",
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+        }
         server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres"}
         subprocess.run([ROOT / "infra/sql/owner.sh"], check=True, env={**env, **server}, capture_output=True)
-        subprocess.run([program, "migrate"], check=True, env={**env, "DATABASE_URL": self.url("license_owner")}, capture_output=True)
+        subprocess.run(
+            [program, "migrate"],
+            check=True,
+            env={**env, "DATABASE_URL": self.url("license_owner")},
+            capture_output=True,
+        )
         login = ["psql", "-X", "-q", self.url("license_owner"), f"--file={ROOT / 'infra/sql/service-login.sql'}"]
         subprocess.run(login, check=True, env=env, capture_output=True)
 
@@ -105,7 +141,20 @@ class Redis:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--dir", str(self.folder)]
+        words = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--maxmemory-policy",
+            "noeviction",
+            "--dir",
+            str(self.folder),
+        ]
         self.process = Process([str(self.program), *words], self.folder / "redis.log")
 
     def kill(self) -> None:

@@ -109,7 +109,11 @@ class Version:
 
     @property
     def pem(self) -> str:
-        return self.key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+        return (
+            self.key.public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            .decode()
+        )
 
 
 @dataclass
@@ -150,19 +154,34 @@ class Kms(Server):
             return 200, self.described(version)
         if path.endswith("/publicKey"):
             pem = version.pem
-            return 200, {"pem": pem, "pemCrc32c": str(crc32c(pem.encode())), "name": name, "algorithm": RSA_4096, "protectionLevel": 1}
+            return 200, {
+                "pem": pem,
+                "pemCrc32c": str(crc32c(pem.encode())),
+                "name": name,
+                "algorithm": RSA_4096,
+                "protectionLevel": 1,
+            }
         return self.sign(version, body)
 
     @staticmethod
     def described(version: Version) -> dict[str, Any]:
-        return {"name": version.name, "state": ENABLED if version.enabled else DISABLED, "algorithm": RSA_4096, "protectionLevel": 1}
+        return {
+            "name": version.name,
+            "state": ENABLED if version.enabled else DISABLED,
+            "algorithm": RSA_4096,
+            "protectionLevel": 1,
+        }
 
     def sign(self, version: Version, body: Any) -> tuple[int, Any]:
         time.sleep(self.trouble.seconds)
         if self.trouble.status:
-            return self.trouble.status, {"error": {"code": self.trouble.status, "status": "UNAVAILABLE", "message": "the drill says so"}}
+            return self.trouble.status, {
+                "error": {"code": self.trouble.status, "status": "UNAVAILABLE", "message": "the drill says so"}
+            }
         if not version.enabled:
-            return 400, {"error": {"code": 400, "status": "FAILED_PRECONDITION", "message": "the version is not enabled"}}
+            return 400, {
+                "error": {"code": 400, "status": "FAILED_PRECONDITION", "message": "the version is not enabled"}
+            }
         digest = base64.b64decode(body["digest"]["sha256"])
         signature = version.key.sign(digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
         version.signatures += 1

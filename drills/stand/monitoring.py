@@ -22,7 +22,17 @@ from .processes import Process, free_port, wait_until
 from .service import Service
 
 SCRAPE = "1s"
-SHORTER = {"5m": "8s", "10m": "12s", "15m": "14s", "30m": "10s", "1h": "12s", "2h": "12s", "6h": "14s", "1d": "14s", "3d": "16s"}
+SHORTER = {
+    "5m": "8s",
+    "10m": "12s",
+    "15m": "14s",
+    "30m": "10s",
+    "1h": "12s",
+    "2h": "12s",
+    "6h": "14s",
+    "1d": "14s",
+    "3d": "16s",
+}
 # Thresholds in seconds of something that only time brings.
 SOONER = {"license_projection_lag_seconds) > 60": "license_projection_lag_seconds) > 3"}
 
@@ -103,7 +113,11 @@ class Monitoring:
         self.port, self.alertmanager_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._configure()
-        manager = [program("prometheus-alertmanager"), f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alertmanager"]
+        manager = [
+            program("prometheus-alertmanager"),
+            f"--config.file={folder}/alertmanager.yml",
+            f"--storage.path={folder}/alertmanager",
+        ]
         manager += [f"--web.listen-address=127.0.0.1:{self.alertmanager_port}", "--cluster.listen-address="]
         self.alertmanager = Process(manager, folder / "alertmanager.log")
         server = [program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
@@ -129,7 +143,10 @@ class Monitoring:
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{self.alertmanager_port}"]}]}]},
             "scrape_configs": [
                 {"job_name": "license-api", "static_configs": [{"targets": replicas}]},
-                {"job_name": "kube-state-metrics", "static_configs": [{"targets": [urllib.parse.urlparse(self.kube_state.url).netloc]}]},
+                {
+                    "job_name": "kube-state-metrics",
+                    "static_configs": [{"targets": [urllib.parse.urlparse(self.kube_state.url).netloc]}],
+                },
             ],
         }
         (self.folder / "prometheus.yml").write_text(yaml.safe_dump(config))

@@ -19,7 +19,15 @@ STYLE = {
     "figure.facecolor": "#181b1f", "axes.facecolor": "#181b1f", "axes.edgecolor": "#444", "axes.labelcolor": "#ccc", "text.color": "#ddd",
     "xtick.color": "#999", "ytick.color": "#999", "grid.color": "#333", "font.size": 7, "axes.grid": True, "legend.frameon": False,
 }  # fmt: skip
-UNITS = {"s": "seconds", "reqps": "requests/s", "ops": "1/s", "percentunit": "part", "bool_on_off": "1: on", "short": "", "none": ""}
+UNITS = {
+    "s": "seconds",
+    "reqps": "requests/s",
+    "ops": "1/s",
+    "percentunit": "part",
+    "bool_on_off": "1: on",
+    "short": "",
+    "none": "",
+}
 
 
 def legend(form: str, labels: dict[str, str]) -> str:
@@ -40,11 +48,21 @@ def draw(monitoring: Monitoring, to: Path, begun: float) -> None:
             for panel, axis in zip(body["panels"], axes.flat, strict=False):
                 for target in panel["targets"]:
                     expression = target["expr"].replace("$__rate_interval", "15s")
-                    series = monitoring.get("query_range", query=expression, start=str(begun), end=str(end), step="2")["result"]
+                    series = monitoring.get("query_range", query=expression, start=str(begun), end=str(end), step="2")[
+                        "result"
+                    ]
                     for one in series[:12]:
                         points = [(at, float(value)) for at, value in one["values"]]
-                        times = [matplotlib.dates.epoch2num(at) if hasattr(matplotlib.dates, "epoch2num") else at / 86400 for at, _ in points]
-                        axis.plot(times, [value for _, value in points], linewidth=0.9, label=legend(target["legendFormat"], one["metric"])[:34])
+                        times = [
+                            matplotlib.dates.epoch2num(at) if hasattr(matplotlib.dates, "epoch2num") else at / 86400
+                            for at, _ in points
+                        ]
+                        axis.plot(
+                            times,
+                            [value for _, value in points],
+                            linewidth=0.9,
+                            label=legend(target["legendFormat"], one["metric"])[:34],
+                        )
                 axis.set_title(panel["title"], loc="left", fontsize=8)
                 axis.set_ylabel(UNITS[panel["fieldConfig"]["defaults"]["unit"]], fontsize=6)
                 axis.xaxis.set_major_formatter(matplotlib.dates.DateFormatter("%H:%M:%S"))

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,9 +15,15 @@ _STARTED: list["Process"] = []
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A free port below those that the kernel gives to outgoing connections, which would take it before we do."""
+    for port in random.sample(range(15_000, 32_000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port")
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 30) -> None:

@@ -41,11 +41,17 @@ def prove(postgres: Postgres, seen: Seen | None = None) -> None:
     gaps = broken(postgres)
     expect(gaps == 0, "each stream's versions are 1 to n without a gap")
     decisions = _one(postgres, "select count(*) from events where class = 'decision'")
-    behind = _one(postgres, "select count(*) from streams s where version <> (select coalesce(max(version), 0) from events e where e.class = 'decision' and e.stream_id = s.stream_id)")
+    behind = _one(
+        postgres,
+        "select count(*) from streams s where version <> (select coalesce(max(version), 0) from events e where e.class = 'decision' and e.stream_id = s.stream_id)",
+    )
     expect(behind == 0, f"each stream's version is that of its latest decision ({decisions} decisions)")
     over = _one(postgres, FOLD + "select count(*) from limits where type = 'seat_acquired' and held > in_force")
     expect(over == 0, "no grant in the log exceeds the limit in force")
-    twice = _one(postgres, "select count(*) from (select session_id from events where type = 'seat_acquired' group by 1 having count(*) > 1) x")
+    twice = _one(
+        postgres,
+        "select count(*) from (select session_id from events where type = 'seat_acquired' group by 1 having count(*) > 1) x",
+    )
     expect(twice == 0, "no session was granted twice")
     differ = _one(
         postgres,
@@ -64,8 +70,15 @@ def prove(postgres: Postgres, seen: Seen | None = None) -> None:
 def _told(postgres: Postgres, seen: Seen) -> None:
     log = set(postgres.ask("select session_id from events where type = 'seat_acquired'").split())
     lost = set(seen.granted) - log
-    expect(not lost, f"each of {len(seen.granted)} grants that a client got is in the log{f', but for {len(lost)}' if lost else ''}")
-    ended = set(postgres.ask("select session_id from events where type in ('seat_released', 'seat_expired', 'seat_revoked')").split())
+    expect(
+        not lost,
+        f"each of {len(seen.granted)} grants that a client got is in the log{f', but for {len(lost)}' if lost else ''}",
+    )
+    ended = set(
+        postgres.ask(
+            "select session_id from events where type in ('seat_released', 'seat_expired', 'seat_revoked')"
+        ).split()
+    )
     lost = seen.released - ended
     expect(not lost, f"so is each of {len(seen.released)} releases{f', but for {len(lost)}' if lost else ''}")
 
@@ -78,6 +91,12 @@ def _verify(postgres: Postgres) -> None:
     if not has("verify"):
         say("      (this program has no `verify` yet)")
         return
-    done = subprocess.run([PROGRAM, "verify"], env={**os.environ, "DATABASE_URL": postgres.url("license_api"), "RUST_LOG": "warn"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [PROGRAM, "verify"],
+        env={**os.environ, "DATABASE_URL": postgres.url("license_api"), "RUST_LOG": "warn"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     said = (done.stdout + done.stderr).strip().splitlines()
     expect(done.returncode == 0, f"coditect-license verify: {said[-1] if said else 'silent'}")

@@ -40,8 +40,18 @@ def look(alert: str, service: Service, monitoring: Monitoring, *, write: bool) -
         # What `license_service` may see; what an administrator sees, with that role's own rights.
         role = "" if "ADMIN_DATABASE_URL" in command else "export PGOPTIONS='-c role=license_service'; "
         script = f"set -o pipefail; {role}logs() {{ tail -qn 400 $LOGS; }}; {command}"
-        done = subprocess.run(["bash", "-c", script], env=_environment(service, monitoring), capture_output=True, text=True, check=False, timeout=30)
-        expect(done.returncode == 0, f"runbook, {alert}: {command[:70]}{'' if done.returncode == 0 else ': ' + done.stderr.strip()}")
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env=_environment(service, monitoring),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        expect(
+            done.returncode == 0,
+            f"runbook, {alert}: {command[:70]}{'' if done.returncode == 0 else ': ' + done.stderr.strip()}",
+        )
         lines = [line.rstrip()[:WIDEST] for line in (done.stdout + done.stderr).rstrip().splitlines() if line.strip()]
         said += [f"$ {command}", *(lines or ["(nothing)"])]
     if write:

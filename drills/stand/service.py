@@ -56,7 +56,9 @@ class Replica:
 class Service:
     """Postgres, Redis, issuer, KMS and replicas, ready for clients."""
 
-    def __init__(self, folder: Path, postgres: Postgres, *, replicas: int = 2, program: Path = PROGRAM, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, postgres: Postgres, *, replicas: int = 2, program: Path = PROGRAM, **settings: str
+    ) -> None:
         if not program.is_file():
             raise SystemExit(f"drills: no {program}: cargo build -p api -p engines --bins")
         self.folder = folder
@@ -114,7 +116,15 @@ class Service:
         return str(self.admin("POST", "/api/v1/tenants", body)["id"])
 
 
-def call(url: str, method: str, path: str, body: Any = None, token: str | None = None, key: str | None = None, seconds: float = 5) -> tuple[int, Any]:
+def call(
+    url: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    token: str | None = None,
+    key: str | None = None,
+    seconds: float = 5,
+) -> tuple[int, Any]:
     """One request on a connection of its own: status and JSON."""
     headers = {"Content-Type": "application/json"}
     if token:

@@ -36,7 +36,11 @@ def wrong(file: Path) -> list[str]:
                     found.append(f"{name}: no file {source}")
             elif source not in body["volumes"]:
                 found.append(f"{name}: no volume {source}")
-        found += [f"{name}: {port} is open to the network" for port in service.get("ports", []) if not port.startswith("127.0.0.1:")]
+        found += [
+            f"{name}: {port} is open to the network"
+            for port in service.get("ports", [])
+            if not port.startswith("127.0.0.1:")
+        ]
         for value in (service.get("environment") or {}).values():
             for variable in re.findall(r"\$\{([^}]*)\}", str(value)):
                 if not re.fullmatch(r"[A-Z_]+(:[-?].+)", variable):
@@ -51,10 +55,17 @@ def main() -> None:
     file = Path(sys.argv[1])
     lines = wrong(file)
     print("\n".join(lines))
-    has_compose = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+    has_compose = (
+        shutil.which("docker")
+        and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
+    )
     if has_compose:
         settings = {"OIDC_ISSUER": "https://issuer.example", "OIDC_AUDIENCE": "x"}
-        subprocess.run(["docker", "compose", "--file", str(file), "config", "--quiet"], check=True, env={"PATH": "/usr/bin:/usr/local/bin", "HOME": "/root", **settings})
+        subprocess.run(
+            ["docker", "compose", "--file", str(file), "config", "--quiet"],
+            check=True,
+            env={"PATH": "/usr/bin:/usr/local/bin", "HOME": "/root", **settings},
+        )
     sys.exit(1 if lines else 0)
 
 

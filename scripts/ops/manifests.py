@@ -44,7 +44,9 @@ class Manifests:
         return {one["metadata"]["name"] for one in self.objects if one["kind"] == kind}
 
     def settings(self, name: str) -> dict[str, str]:
-        return next((one["data"] for one in self.objects if one["kind"] == "ConfigMap" and one["metadata"]["name"] == name), {})
+        return next(
+            (one["data"] for one in self.objects if one["kind"] == "ConfigMap" and one["metadata"]["name"] == name), {}
+        )
 
     def workloads(self) -> Iterator[tuple[str, Object, Object]]:
         for one in self.objects:
@@ -57,12 +59,16 @@ class Manifests:
             self.wrong.append(f"{where}: {what}")
 
     def references(self, where: str, pod: Object) -> None:
-        secrets = self.names("Secret") | {one["spec"]["target"]["name"] for one in self.objects if one["kind"] == "ExternalSecret"}
+        secrets = self.names("Secret") | {
+            one["spec"]["target"]["name"] for one in self.objects if one["kind"] == "ExternalSecret"
+        }
         account = pod["serviceAccountName"]
         self.expect(account in self.names("ServiceAccount"), where, f"no ServiceAccount {account}")
         for volume in pod.get("volumes", []):
             if "secret" in volume:
-                self.expect(volume["secret"]["secretName"] in secrets, where, f"no Secret {volume['secret']['secretName']}")
+                self.expect(
+                    volume["secret"]["secretName"] in secrets, where, f"no Secret {volume['secret']['secretName']}"
+                )
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
         for container in pod["containers"]:
             for source in container.get("envFrom", []):
@@ -89,7 +95,11 @@ class Manifests:
             self.expect(context.get("readOnlyRootFilesystem") is True, where, "may write its root file system")
             self.expect(context.get("capabilities", {}).get("drop") == ["ALL"], where, "keeps capabilities")
             limits = container.get("resources", {})
-            self.expect({"cpu", "memory"} <= set(limits.get("requests", {})) & set(limits.get("limits", {})), where, "no requests or limits")
+            self.expect(
+                {"cpu", "memory"} <= set(limits.get("requests", {})) & set(limits.get("limits", {})),
+                where,
+                "no requests or limits",
+            )
 
     def ends_in_time(self, where: str, pod: Object, settings: dict[str, str]) -> None:
         for container in pod["containers"]:
@@ -98,8 +108,14 @@ class Manifests:
                 continue
             grace = int(settings.get("SHUTDOWN_GRACE_SECONDS", "30"))
             given = pod.get("terminationGracePeriodSeconds", 30)
-            self.expect(sleep >= 10, where, "the load balancer needs time to take an endpoint away: preStop sleeps under 10 s")
-            self.expect(given >= sleep + grace + 5, where, f"killed after {given} s, but preStop {sleep} and SHUTDOWN_GRACE_SECONDS {grace} need more")
+            self.expect(
+                sleep >= 10, where, "the load balancer needs time to take an endpoint away: preStop sleeps under 10 s"
+            )
+            self.expect(
+                given >= sleep + grace + 5,
+                where,
+                f"killed after {given} s, but preStop {sleep} and SHUTDOWN_GRACE_SECONDS {grace} need more",
+            )
             for variable, port in (("LISTEN_ADDR", "http"), ("METRICS_ADDR", "metrics")):
                 host, _, number = settings.get(variable, "").rpartition(":")
                 declared = {one["name"]: one["containerPort"] for one in container["ports"]}
@@ -155,7 +171,11 @@ class Manifests:
         self.expect(len(images) == 1, "images", f"one version runs at a time, not {sorted(images)}")
         for one in self.objects:
             where = f"{one['kind']} {one['metadata']['name']}"
-            self.expect("license.coditect.ai/phase" in one["metadata"].get("labels", {}), where, "no phase: deploy.sh would not apply it")
+            self.expect(
+                "license.coditect.ai/phase" in one["metadata"].get("labels", {}),
+                where,
+                "no phase: deploy.sh would not apply it",
+            )
             self.expect("set-by-overlay" not in str(one), where, "the overlay did not set a value")
         self.selectors()
         return sorted(set(self.wrong))

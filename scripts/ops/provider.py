@@ -37,16 +37,27 @@ class Types:
 
     def __init__(self, folder: Path) -> None:
         self.text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.d.ts")))
-        self.interfaces = {name: self._fields(body) for name, body in re.findall(r"^export interface (\w+)[^{]*\{\n(.*?)^\}", self.text, flags=re.S | re.M)}
-        self.root = next(name for name, fields in self.interfaces.items() if re.search(rf"interface {name} extends cdktf\.TerraformMetaArguments", self.text))
+        self.interfaces = {
+            name: self._fields(body)
+            for name, body in re.findall(r"^export interface (\w+)[^{]*\{\n(.*?)^\}", self.text, flags=re.S | re.M)
+        }
+        self.root = next(
+            name
+            for name, fields in self.interfaces.items()
+            if re.search(rf"interface {name} extends cdktf\.TerraformMetaArguments", self.text)
+        )
 
     @staticmethod
     def _fields(body: str) -> Interface:
         found: Interface = {}
-        for comment, name, optional, kind in re.findall(r"/\*\*(.*?)\*/\s*readonly (\w+)(\??): (.*?);\n", body, flags=re.S):
+        for comment, name, optional, kind in re.findall(
+            r"/\*\*(.*?)\*/\s*readonly (\w+)(\??): (.*?);\n", body, flags=re.S
+        ):
             words = re.findall(r"#(\w+) \w+#", comment)
             bare = kind.replace(" | cdktf.IResolvable", "").replace("[]", "").strip()
-            found[words[-1] if words else name] = Field(bare, not optional, bool(re.search(rf"\* {words[-1]} block\s", comment)) if words else False)
+            found[words[-1] if words else name] = Field(
+                bare, not optional, bool(re.search(rf"\* {words[-1]} block\s", comment)) if words else False
+            )
         return found
 
     def reads(self, attribute: str) -> bool:
@@ -88,7 +99,9 @@ class Module:
     def _add(self, kind: str, entry: Body, labels: list[str]) -> None:
         # Labels are keys around the body: {"type": {"name": {…, is_block}}}.
         if BLOCK in entry:
-            self.blocks.setdefault(kind, []).append((labels, {key: value for key, value in entry.items() if not key.startswith("__")}))
+            self.blocks.setdefault(kind, []).append(
+                (labels, {key: value for key, value in entry.items() if not key.startswith("__")})
+            )
             return
         for label, inner in entry.items():
             if label.startswith("__"):
@@ -124,14 +137,22 @@ class Check:
                             self.block(where, known, fields, bare(label), content)
                 continue
             given.add(key)
-            blocks = value if isinstance(value, list) and value and all(isinstance(one, dict) and BLOCK in one for one in value) else None
+            blocks = (
+                value
+                if isinstance(value, list) and value and all(isinstance(one, dict) and BLOCK in one for one in value)
+                else None
+            )
             if blocks is None:
                 self.attribute(where, fields, key)
             else:
                 for one in blocks:
                     self.block(where, known, fields, key, one)
                 kind = fields.get(key)
-                if kind and len(blocks) > 1 and not re.search(rf"readonly \w+\??: {re.escape(kind.type)}\[\]", known.text):
+                if (
+                    kind
+                    and len(blocks) > 1
+                    and not re.search(rf"readonly \w+\??: {re.escape(kind.type)}\[\]", known.text)
+                ):
                     self.wrong.append(f"{where}: {key}: {len(blocks)} of them, but only one may be there")
         for name, field in fields.items():
             if field.required and name not in given:
@@ -156,7 +177,9 @@ class Check:
     def resources(self, module: Module) -> None:
         for kind in ("resource", "data"):
             for (type_name, name), body in module.blocks.get(kind, []):
-                where = f"{module.folder.relative_to(self.infra)}: {'data.' if kind == 'data' else ''}{type_name}.{name}"
+                where = (
+                    f"{module.folder.relative_to(self.infra)}: {'data.' if kind == 'data' else ''}{type_name}.{name}"
+                )
                 known = types(self.roots, kind, type_name)
                 self.counted["resources and data sources"] += 1
                 if known is None:
@@ -167,7 +190,10 @@ class Check:
     def references(self, module: Module) -> None:
         """What is read exists: variables, locals, outputs of modules, attributes of resources."""
         where = str(module.folder.relative_to(self.infra))
-        variables, locals_ = module.named("variable"), {key for _, body in module.blocks.get("locals", []) for key in body}
+        variables, locals_ = (
+            module.named("variable"),
+            {key for _, body in module.blocks.get("locals", []) for key in body},
+        )
         for name in set(re.findall(r"\bvar\.(\w+)", module.text)) - set(variables):
             self.wrong.append(f"{where}: no variable {name}")
         for name in set(variables) - set(re.findall(r"\bvar\.(\w+)", module.text)):
@@ -207,16 +233,27 @@ class Check:
     def described(self, module: Module) -> None:
         where = str(module.folder.relative_to(self.infra))
         for kind in ("variable", "output"):
-            self.wrong += [f"{where}: {kind} {name} has no description" for name, body in module.named(kind).items() if not body.get("description")]
+            self.wrong += [
+                f"{where}: {kind} {name} has no description"
+                for name, body in module.named(kind).items()
+                if not body.get("description")
+            ]
         if module.folder.parent.name == "modules":
             readme = module.folder / "README.md"
             text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-            self.wrong += [f"{where}: README.md does not say «{part}»" for part in ("## Costs", "## When it dies") if part not in text]
+            self.wrong += [
+                f"{where}: README.md does not say «{part}»"
+                for part in ("## Costs", "## When it dies")
+                if part not in text
+            ]
         if f'version = "~> {GOOGLE}"' not in module.text:
             self.wrong.append(f"{where}: does not ask for google ~> {GOOGLE}")
 
     def run(self, only: Path | None = None) -> None:
-        version = re.search(r"hashicorp/google/([\d.]+)/docs", (self.roots / "provider-google/lib/sql-user/index.d.ts").read_text(encoding="utf-8"))
+        version = re.search(
+            r"hashicorp/google/([\d.]+)/docs",
+            (self.roots / "provider-google/lib/sql-user/index.d.ts").read_text(encoding="utf-8"),
+        )
         if not version or not version.group(1).startswith(f"{GOOGLE}."):
             self.wrong.append(f"the type files are of google {version and version.group(1)}, not {GOOGLE}")
         for folder in [only] if only else sorted({file.parent for file in self.infra.rglob("*.tf")}):

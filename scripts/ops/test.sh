@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks everything that an operator uses and no compiler sees: image, manifests, alerts, dashboards, infra, workflows.
-# Each line is one validator; the last line counts. Needs no engine, no cluster, and no network once the tools are there.
+# Each line is one validator; the last line counts. Needs no cluster, and no network once the tools are there.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
 
@@ -76,6 +76,8 @@ step "checkov: Dockerfile" policies dockerfile Dockerfile
 step "compose.yaml" python3 scripts/ops/compose.py compose.yaml
 step "yamllint" yamllint --strict .
 step "shellcheck" shellcheck "${scripts[@]}"
+step "ruff: drills and validators" ruff check --quiet drills scripts/ops
+step "ruff format: drills and validators" ruff format --quiet --check drills scripts/ops
 for environment in staging production; do
     step "kubectl kustomize: $environment" render "k8s/overlays/$environment" "$environment"
     step "kubernetes-validate 1.32: $environment" schemas "$out/$environment.yaml"
@@ -102,6 +104,14 @@ step "actionlint: workflows" actionlint .github/workflows/*.yml
 step "zizmor: workflows" zizmor --offline --no-progress --quiet .github
 step "workflows run the make targets of home, actions by commit" python3 scripts/ops/workflows.py
 step "the blocking function's claims" node --test infra/modules/identity-platform/function/
+
+# With a built program: real Prometheus and Alertmanager beside real replicas. The other alerts are fired by `make drills`.
+program=${CODITECT_LICENSE_BIN:-target/debug/coditect-license}
+if [ -x "$program" ] && [ -x target/debug/engines ]; then
+    step "panels have answers, a ticket and a page reach PagerDuty (live)" python3 drills/alerts.py --short
+else
+    echo "skip  panels and alerts, live: no $program and target/debug/engines"
+fi
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

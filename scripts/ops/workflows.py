@@ -15,9 +15,21 @@ def main() -> None:
     wrong = []
     for file in sorted((ROOT / ".github/workflows").glob("*.yml")):
         text = file.read_text(encoding="utf-8")
-        wrong += [f"{file.name}: no make target {one}" for one in re.findall(r"run: make ([a-z-]+)", text) if one not in targets | PENDING]
-        wrong += [f"{file.name}: no script {one}" for one in re.findall(r"\b((?:scripts|drills)/[\w/.-]+\.sh)", text) if not (ROOT / one).is_file()]
-        wrong += [f"{file.name}: {one} is not pinned by a commit" for one in re.findall(r"uses: (\S+)", text) if not re.search(r"@[0-9a-f]{40}$", one)]
+        wrong += [
+            f"{file.name}: no make target {one}"
+            for one in re.findall(r"run: make ([a-z-]+)", text)
+            if one not in targets | PENDING
+        ]
+        wrong += [
+            f"{file.name}: no script {one}"
+            for one in re.findall(r"\b((?:scripts|drills)/[\w/.-]+\.sh)", text)
+            if not (ROOT / one).is_file()
+        ]
+        wrong += [
+            f"{file.name}: {one} is not pinned by a commit"
+            for one in re.findall(r"uses: (\S+)", text)
+            if not re.search(r"@[0-9a-f]{40}$", one)
+        ]
     print("\n".join(wrong))
     sys.exit(1 if wrong else 0)
 

@@ -29,7 +29,7 @@ step() {
 # A kind without a schema is one that we know to be another project's.
 schemas() {
     kubernetes-validate --strict --kubernetes-version 1.32 "$1" >"$out/validated" 2>&1 || { cat "$out/validated"; return 1; }
-    ! grep "find schema" "$out/validated" | grep -vE 'kind (BackendConfig|FrontendConfig|ClusterIssuer|SecretStore|ExternalSecret|PodMonitoring|Rules) '
+    ! grep "find schema" "$out/validated" | grep -vE 'kind (BackendConfig|FrontendConfig|ClusterIssuer|(Cluster)?SecretStore|ExternalSecret|PodMonitoring|Rules) '
 }
 policies() {
     "$tools/checkov/bin/checkov" --quiet --compact --skip-download --framework "$1" --file "${@:2}" 2>/dev/null
@@ -85,11 +85,11 @@ for environment in staging production; do
     step "deploy.sh --render: $environment" deployable "$environment"
 done
 step "deploy.sh wants a digest" rejects_tags
-for part in monitoring cluster; do
-    step "kubectl kustomize: $part" render "k8s/$part" "$part"
-    step "kubernetes-validate 1.32: $part" schemas "$out/$part.yaml"
+for part in monitoring cluster/staging cluster/production; do
+    step "kubectl kustomize: $part" render "k8s/$part" "${part/\//-}"
+    step "kubernetes-validate 1.32: $part" schemas "$out/${part/\//-}.yaml"
 done
-step "checkov: manifests" policies kubernetes "$out"/{staging,production,monitoring,cluster}.yaml
+step "checkov: manifests" policies kubernetes "$out"/{staging,production,monitoring,cluster-staging,cluster-production}.yaml
 step "promtool: rules" alerts
 step "promtool: each alert fires and clears" promtool test rules "$out/rules_test.yml"
 step "promtool: slow burns" promtool test rules "$out/slow_test.yml"

@@ -138,7 +138,7 @@ module "artifact_registry" {
 
   project            = var.project
   region             = var.region
-  reader_emails      = [module.gke.nodes_email]
+  reader_emails      = concat([module.gke.nodes_email], var.image_readers)
   github_repository  = var.github_repository
   github_environment = "staging"
 }
@@ -147,9 +147,9 @@ module "dns" {
   source = "../../modules/dns"
 
   project     = var.project
-  zone_name   = "coditect-ai"
-  zone_domain = "coditect.ai"
-  create_zone = false
+  zone_name   = "staging-coditect-ai"
+  zone_domain = "staging.coditect.ai"
+  create_zone = true
   host        = var.host
 
   depends_on = [module.gke]

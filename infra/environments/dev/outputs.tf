@@ -37,3 +37,8 @@ output "address" {
   description = "Address of the API."
   value       = module.dns.address
 }
+
+output "name_servers" {
+  description = "NS records of staging.coditect.ai in coditect.ai."
+  value       = module.dns.name_servers
+}

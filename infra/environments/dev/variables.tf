@@ -37,3 +37,9 @@ variable "github_repository" {
   type        = string
   default     = "coditect-ai/coditect-license"
 }
+
+variable "image_readers" {
+  description = "Others that pull images from here: the deployer of production, which copies what staging ran. Set once it exists."
+  type        = list(string)
+  default     = []
+}

@@ -94,3 +94,10 @@ resource "google_service_account_iam_member" "github" {
   role               = "roles/iam.workloadIdentityUser"
   member             = "principalSet://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/attribute.repository/${var.github_repository}"
 }
+
+# The gate's test users: custom tokens are signed as this account itself (scripts/gate-tokens.sh).
+resource "google_service_account_iam_member" "signs_as_itself" {
+  service_account_id = google_service_account.deployer.name
+  role               = "roles/iam.serviceAccountTokenCreator"
+  member             = "serviceAccount:${google_service_account.deployer.email}"
+}

@@ -11,7 +11,8 @@ use clap::Args;
 pub use database::{DatabaseConfig, RedisConfig};
 pub use identity::IdentityConfig;
 pub use listen::{LimitConfig, ListenConfig, LogFormat, TelemetryConfig};
-pub use signing::{SignerKind, SigningConfig};
+pub(crate) use signing::ISSUER;
+pub use signing::{SignerKind, SigningConfig, TokenFormat};
 pub use terms::SessionConfig;
 
 /// Everything that `serve` needs.
@@ -47,7 +48,7 @@ fn url(text: &str, schemes: &[&str]) -> Result<String, String> {
 }
 
 /// `http://` or `https://`.
-fn http_url(text: &str) -> Result<String, String> {
+pub(crate) fn http_url(text: &str) -> Result<String, String> {
     url(text, &["http", "https"])
 }
 

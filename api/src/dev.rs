@@ -13,7 +13,7 @@ use engines::{Postgres, PostgresOptions, Redis, RedisOptions};
 
 use crate::config::{
     DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, RedisConfig, ServeConfig,
-    SessionConfig, SigningConfig, TelemetryConfig,
+    SessionConfig, SigningConfig, TelemetryConfig, TokenFormat,
 };
 use crate::signing::LocalSigner;
 use crate::{app, telemetry};
@@ -47,6 +47,9 @@ pub struct DevConfig {
     #[command(flatten)]
     #[expect(missing_docs, reason = "its own type is documented")]
     pub limits: LimitConfig,
+    /// A signature for each license token (`jwt`), or one for all of a moment (`batch`)
+    #[arg(long, env, value_enum, default_value = "jwt")]
+    pub token_format: TokenFormat,
     /// What is logged, as tracing's filter directives
     #[arg(long, env = "RUST_LOG", default_value = "warn")]
     pub rust_log: String,
@@ -86,7 +89,10 @@ pub async fn run(config: DevConfig, stop: impl Future<Output = ()> + Send + 'sta
             oidc_tenant_claim: "tenant_id".to_owned(),
             oidc_roles_claim: "roles".to_owned(),
         },
-        signing: SigningConfig::local(signing_key(&dir)?),
+        signing: SigningConfig {
+            token_format: config.token_format,
+            ..SigningConfig::local(signing_key(&dir)?)
+        },
         session: config.session,
         limits: config.limits,
         telemetry: log,

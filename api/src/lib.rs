@@ -16,5 +16,6 @@ mod problem;
 mod routes;
 pub mod signing;
 pub mod telemetry;
+pub mod verify_token;
 
 pub use problem::Problem;

@@ -6,7 +6,8 @@ use anyhow::Context;
 use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
 use api::dev::DevConfig;
 use api::keys::KeysCommand;
-use api::{app, dev, keys, telemetry};
+use api::verify_token::VerifyTokenConfig;
+use api::{app, dev, keys, telemetry, verify_token};
 use clap::{Parser, Subcommand};
 use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,8 @@ enum Command {
     Dev(DevConfig),
     /// Bring the database to this program's schema
     Migrate(DatabaseConfig),
+    /// Whether a license token is good, and what it says
+    VerifyToken(Box<VerifyTokenConfig>),
     /// The keys that sign license tokens: list, rotate, retire
     #[command(subcommand)]
     Keys(Box<KeysCommand>),
@@ -77,6 +80,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate(database) => {
             let version = events::migrate(&database.database_url).await?;
             println!("schema version {version}");
+            Ok(())
+        }
+        Command::VerifyToken(config) => {
+            println!("{}", verify_token::run(&config).await?);
             Ok(())
         }
         Command::Keys(command) => {

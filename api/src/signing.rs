@@ -1,6 +1,7 @@
 //! License tokens: signed by a [`Signer`], verified offline with the published keys.
 
 mod admin;
+mod batch;
 mod kms;
 mod local;
 mod public_key;
@@ -16,7 +17,7 @@ pub use local::LocalSigner;
 pub(crate) use local::write_private;
 pub use public_key::PublicKey;
 pub use ring::{KeyRing, Schedule, SignedToken};
-pub use token::{LicenseClaims, grace_end};
+pub use token::{AUDIENCE, LicenseClaims, grace_end};
 
 /// Why there is no signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,6 @@ mod tree;
 
 pub use digest::{Digest, InvalidDigest, empty_root, leaf_hash, node_hash};
 pub use frontier::{Frontier, InvalidFrontier};
-pub use proof::{ProofError, verify_consistency, verify_inclusion};
+pub use proof::{ProofError, inclusion_root, verify_consistency, verify_inclusion};
 pub use span::{Node, Span, consistency_spans, inclusion_spans};
 pub use tree::Tree;

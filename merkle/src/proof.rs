@@ -30,6 +30,14 @@ pub fn verify_inclusion(
     proof: &[Digest],
     root: &Digest,
 ) -> Result<(), ProofError> {
+    if inclusion_root(leaf, index, size, proof)? == *root { Ok(()) } else { Err(ProofError::WrongRoot) }
+}
+
+/// The root that a proof leads to, for whoever learns from elsewhere (a signature, say) whether it is the right one.
+///
+/// # Errors
+/// When a tree of this size has no leaf at this index, or the proof has a wrong number of hashes.
+pub fn inclusion_root(leaf: &Digest, index: u64, size: u64, proof: &[Digest]) -> Result<Digest, ProofError> {
     if index >= size {
         return Err(ProofError::OutOfRange { size });
     }
@@ -48,7 +56,7 @@ pub fn verify_inclusion(
         here >>= 1;
         last >>= 1;
     }
-    finish(last, &[(hash, *root)])
+    if last == 0 { Ok(hash) } else { Err(ProofError::WrongLength) }
 }
 
 /// Checks that the tree of `new` leaves begins with the tree of `old` ones.

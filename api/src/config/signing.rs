@@ -16,6 +16,15 @@ pub enum SignerKind {
     Kms,
 }
 
+/// How license tokens are signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenFormat {
+    /// A JWS of its own for each: any JOSE library verifies it.
+    Jwt,
+    /// One signature for the tokens of a moment: `docs/token-format.md`.
+    Batch,
+}
+
 /// License tokens.
 #[derive(Debug, Clone, Args)]
 pub struct SigningConfig {
@@ -38,10 +47,13 @@ pub struct SigningConfig {
     /// keys an hour
     #[arg(long, env, default_value_t = PUBLISHED_SECONDS, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub key_publication_seconds: u32,
+    /// A signature for each token (`jwt`), or one for all of a moment (`batch`), which clients must know how to verify
+    #[arg(long, env, value_enum, default_value = "jwt")]
+    pub token_format: TokenFormat,
 }
 
 /// `iss` of license tokens, unless another is set.
-const ISSUER: &str = "https://auth.coditect.ai";
+pub(crate) const ISSUER: &str = "https://auth.coditect.ai";
 
 /// An hour that clients keep a set, and an hour in which a replica that cannot look at the others' keys would still
 /// publish an old one.
@@ -58,6 +70,7 @@ impl SigningConfig {
             kms_endpoint: None,
             license_issuer: ISSUER.to_owned(),
             key_publication_seconds: PUBLISHED_SECONDS,
+            token_format: TokenFormat::Jwt,
         }
     }
 
@@ -65,7 +78,7 @@ impl SigningConfig {
     #[must_use]
     pub fn schedule(&self, offline_grace_seconds: u32) -> Schedule {
         let published_before_use = Duration::from_secs(self.key_publication_seconds.into());
-        Schedule { published_before_use, offline_grace_seconds }
+        Schedule { published_before_use, offline_grace_seconds, token_format: self.token_format }
     }
 }
 

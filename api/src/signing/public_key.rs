@@ -43,6 +43,12 @@ impl PublicKey {
         Ok(Self { kid, pem: pem.trim_end().to_owned() + "\n", modulus, exponent })
     }
 
+    /// `n` and `e` as a JWK has them.
+    #[must_use]
+    pub fn components(&self) -> (&str, &str) {
+        (&self.modulus, &self.exponent)
+    }
+
     /// The key as a JWK.
     #[must_use]
     pub fn jwk(&self) -> Value {

@@ -14,8 +14,10 @@ use events::{Event, EventLog};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::batch::Batcher;
 use super::register::{Register, record, unavailable};
 use super::{LicenseClaims, PublicKey, Signer, SigningError};
+use crate::config::TokenFormat;
 
 /// Longest grace of any license: a year, the most that a license can say.
 pub(crate) const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3_600);
@@ -27,7 +29,7 @@ pub(crate) const REFRESH: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_secs(1);
 
 /// Longest time that one signature may take.
-const SIGN_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const SIGN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who publishes a key that a replica found in its signer.
 const SERVE: &str = "serve";
@@ -40,6 +42,8 @@ pub struct Schedule {
     pub published_before_use: Duration,
     /// Grace of the tokens of licenses that do not say, in seconds.
     pub offline_grace_seconds: u32,
+    /// What signs them: a signature each, or one for many.
+    pub token_format: TokenFormat,
 }
 
 /// The keys of this moment. Cheap to clone.
@@ -49,9 +53,11 @@ pub struct KeyRing {
     log: EventLog,
     schedule: Schedule,
     keys: Arc<ArcSwap<Keys>>,
+    /// With shared signatures.
+    batcher: Option<Batcher>,
 }
 
-struct Keys {
+pub(super) struct Keys {
     /// `None`: every key was retired, and there is no new one yet.
     current: Option<PublicKey>,
     published: Vec<PublicKey>,
@@ -66,7 +72,7 @@ struct Keys {
 /// A license token and the key that verifies it.
 #[derive(Debug, Clone)]
 pub struct SignedToken {
-    /// Compact JWS.
+    /// Compact JWS, or batch token.
     pub token: String,
     /// SubjectPublicKeyInfo, PEM.
     pub public_key: String,
@@ -92,7 +98,12 @@ impl KeyRing {
                     .to_owned(),
             ));
         }
-        let ring = Self { signer, log, schedule, keys: Arc::new(ArcSwap::from_pointee(keys)) };
+        let keys = Arc::new(ArcSwap::from_pointee(keys));
+        let batcher = match schedule.token_format {
+            TokenFormat::Jwt => None,
+            TokenFormat::Batch => Some(Batcher::start(signer.clone(), keys.clone())),
+        };
+        let ring = Self { signer, log, schedule, keys, batcher };
         tokio::spawn(ring.clone().refresh());
         Ok(ring)
     }
@@ -137,8 +148,7 @@ impl KeyRing {
     /// # Errors
     /// When every key was retired.
     pub fn current(&self) -> Result<PublicKey, SigningError> {
-        let none = || SigningError::Unavailable("every signing key was retired".to_owned());
-        self.keys.load().current.clone().ok_or_else(none)
+        self.keys.load().current()
     }
 
     /// Every key that can still verify an unexpired token.
@@ -161,7 +171,14 @@ impl KeyRing {
     /// # Errors
     /// When the signer fails, or takes too long.
     #[tracing::instrument(name = "sign", skip_all)]
-    pub async fn sign(&self, claims: &LicenseClaims) -> Result<SignedToken, SigningError> {
+    pub async fn sign(&self, claims: LicenseClaims) -> Result<SignedToken, SigningError> {
+        match &self.batcher {
+            Some(batcher) => batcher.sign(claims).await,
+            None => self.sign_alone(&claims).await,
+        }
+    }
+
+    async fn sign_alone(&self, claims: &LicenseClaims) -> Result<SignedToken, SigningError> {
         let key = self.current()?;
         let input = claims
             .signing_input(&key.kid)
@@ -170,11 +187,24 @@ impl KeyRing {
         let signature = tokio::time::timeout(SIGN_TIMEOUT, self.signer.sign(&key.kid, input.as_bytes()))
             .await
             .unwrap_or_else(|_| Err(SigningError::Unavailable("no signature in time".to_owned())))?;
-        metrics::histogram!("license_signature_duration_seconds", "signer" => self.signer.name())
-            .record(begun.elapsed().as_secs_f64());
+        measure(self.signer.as_ref(), begun, 1);
         let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
         Ok(SignedToken { token, public_key: key.pem, expires_at: claims.exp })
     }
+}
+
+impl Keys {
+    pub(super) fn current(&self) -> Result<PublicKey, SigningError> {
+        let none = || SigningError::Unavailable("every signing key was retired".to_owned());
+        self.current.clone().ok_or_else(none)
+    }
+}
+
+/// Notes a signature that began then and serves so many tokens.
+pub(super) fn measure(signer: &dyn Signer, begun: Instant, tokens: usize) {
+    metrics::histogram!("license_signature_duration_seconds", "signer" => signer.name())
+        .record(begun.elapsed().as_secs_f64());
+    metrics::histogram!("license_signature_batch_size").record(tokens as f64);
 }
 
 /// Publishes what the signer has, records what was not recorded, notes the use of the current key, reads what is

@@ -9,7 +9,7 @@ use events::{LicenseTerms, TenantId, Time};
 use serde::Serialize;
 
 /// `aud` of every license token.
-const AUDIENCE: &str = "coditect";
+pub const AUDIENCE: &str = "coditect";
 
 /// What a license token says.
 #[derive(Debug, Clone, Serialize)]

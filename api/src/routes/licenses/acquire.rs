@@ -256,7 +256,7 @@ async fn sign(app: &App, asked: &Checked, grant: &Grant) -> Result<SignedToken, 
         app.now(),
         app.terms.default_grace,
     );
-    app.ring.sign(&claims).await
+    app.ring.sign(claims).await
 }
 
 /// Answers a committed grant with its token. A grant of this request that cannot be answered is given back.

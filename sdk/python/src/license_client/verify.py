@@ -1,4 +1,7 @@
-"""Verification of a license token: one algorithm, our keys, every claim, and the time as the caller has it."""
+"""Verification of a license token: one algorithm, our keys, every claim, and the time as the caller has it.
+
+A token is a JWT, or a batch token (`batch_token`), as the service is set; both say the same, signed with the same keys.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import time
 from typing import Any
 
+from .batch_token import is_batch_token, read_batch_token
 from .errors import HardwareMismatch, InvalidLicenseToken, TokenExpired, UnknownKey
 from .keys import KeyStore
 from .models import LicenseClaims, from_epoch
@@ -88,6 +92,8 @@ class TokenVerifier:
 
         if not isinstance(token, str) or len(token) > MAX_TOKEN_CHARACTERS:
             raise InvalidLicenseToken("that is no license token")
+        if is_batch_token(token):
+            return self._batch_payload(token, ask)
         header = _part(token, 0)
         kid = header.get("kid")
         if header.get("alg") != "RS256" or not isinstance(kid, str) or "crit" in header:
@@ -113,6 +119,25 @@ class TokenVerifier:
         if failure is None:
             raise UnknownKey(f"no published or bundled key is called {kid[:80]!r}")
         raise InvalidLicenseToken(f"the license token does not verify: {failure}") from failure
+
+    def _batch_payload(self, token: str, ask: bool) -> dict[str, Any]:
+        batch = read_batch_token(token)
+        failure: InvalidLicenseToken | None = None
+        for key in self.keys.candidates(batch.kid, ask=ask):
+            try:
+                claims = batch.claims(self._issuer, key)
+            except InvalidLicenseToken as error:
+                failure = error
+                continue
+            if claims.get("iss") != self._issuer or claims.get("aud") != self._audience:
+                raise InvalidLicenseToken("the license token is of another issuer or for another audience")
+            missing = [name for name in _REQUIRED if claims.get(name) is None]
+            if missing:
+                raise InvalidLicenseToken(f"the license token does not say {missing[0]}")
+            return claims
+        if failure is None:
+            raise UnknownKey(f"no published or bundled key is called {batch.kid[:80]!r}")
+        raise failure
 
     def _checked_claims(self, payload: dict[str, Any]) -> LicenseClaims:
         for name in _TEXTS:
@@ -159,7 +184,11 @@ def _part(token: str, number: int) -> dict[str, Any]:
 
 def _peek(token: str) -> tuple[float, str]:
     """Issue time and key id as the token says."""
-    issued = _part(token, 1).get("iat")
+    if isinstance(token, str) and len(token) <= MAX_TOKEN_CHARACTERS and is_batch_token(token):
+        batch = read_batch_token(token)
+        issued, kid = batch.unverified_claims().get("iat"), batch.kid
+    else:
+        issued, kid = _part(token, 1).get("iat"), str(_part(token, 0).get("kid"))
     if not isinstance(issued, int | float):
         raise InvalidLicenseToken("claim iat is not a number")
-    return float(issued), str(_part(token, 0).get("kid"))
+    return float(issued), kid

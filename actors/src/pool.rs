@@ -133,7 +133,7 @@ impl Pool {
         let (context, license_id, core) = (self.context.clone(), self.license_id, shell.core.take());
         let panic = std::mem::take(&mut shell.panic_next);
         let myself = myself.clone();
-        let span = batch.first().map_or_else(tracing::Span::none, |first| first.span.clone());
+        let span = span_of(&batch);
         let run = async move {
             let work = async move {
                 fail_if_told(panic);
@@ -171,6 +171,17 @@ impl Pool {
         });
         shell.timer = Some((at, timer.abort_handle()));
     }
+}
+
+/// The span of a batch's work. It is a child of its first command's; the gate and the append serve the others as well,
+/// whose own traces are linked to it.
+fn span_of(batch: &[Pending]) -> tracing::Span {
+    let first = batch.first().map_or_else(tracing::Span::none, |first| first.span.clone());
+    let span = tracing::info_span!(parent: &first, "batch", commands = batch.len());
+    for other in batch.iter().skip(1) {
+        other.span.follows_from(&span);
+    }
+    span
 }
 
 fn fail_if_told(panic: bool) {

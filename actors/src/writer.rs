@@ -51,6 +51,8 @@ impl Job {
 struct Queued {
     job: Job,
     reply: oneshot::Sender<Result<Appended, LogError>>,
+    /// The append's own span: the statement, which serves several, is shown under the first's.
+    span: tracing::Span,
 }
 
 /// What a lane is given: the beacon goes the way of the appends, or it would not be their sign of life.
@@ -111,7 +113,7 @@ impl Writer {
         }
         let (reply, answer) = oneshot::channel();
         self.queue
-            .send(Queued { job, reply })
+            .send(Queued { job, reply, span: tracing::Span::current() })
             .await
             .map_err(|_| LogError::Unavailable("the writer has stopped".to_owned()))?;
         answer.await.map_err(|_| LogError::Unknown("the writer stopped".to_owned()))?

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::problem::Problem;
-use crate::routes;
+use crate::{routes, telemetry};
 
 /// Requests that are worked on at a time; one more is told to come back.
 const MAX_IN_FLIGHT: usize = 4_096;
@@ -63,9 +63,10 @@ impl<E: Endpoint> Endpoint for EdgeEndpoint<E> {
         let route = routes::pattern(request.uri().path());
         request.extensions_mut().insert(RequestId(request_id.clone()));
         let span = tracing::info_span!(
-            "request", request_id = %request_id, method = %method, route,
+            "edge", request_id = %request_id, method = %method, route,
             tenant_id = tracing::field::Empty, license_id = tracing::field::Empty
         );
+        telemetry::continue_trace(&span, request.headers());
         let mut response = self.answer(request, route, &request_id).instrument(span.clone()).await;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED
             && let Some(methods) = routes::methods(route)

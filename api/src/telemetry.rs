@@ -1,4 +1,8 @@
 //! What the service tells of itself: logs, metrics with their help and units, traces.
+//!
+//! An acquire is one trace: `edge`, under it `batch` with `gate` and `append`, and `sign`. A batch, a statement and a
+//! shared signature serve several requests at once: each is a child of the first's span, and the others' spans are
+//! linked to it, so that no trace claims for itself alone what it shared.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,9 +10,15 @@ use std::time::Duration;
 use anyhow::Context;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use poem::http::HeaderMap;
+use tracing::Level;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -21,6 +31,9 @@ const SECONDS: &[f64] =
 
 /// Upper bounds of the batch buckets, in events.
 const EVENTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0];
+
+/// Crates whose spans are traces.
+const TRACED: [&str; 5] = ["api", "actors", "events", "projections", "coditect_license"];
 
 /// Flushes what is left of the traces when it is dropped.
 pub struct Telemetry {
@@ -49,11 +62,35 @@ pub fn start(config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
         LogFormat::Text => lines.boxed(),
     };
     let traces = config.otel_exporter_otlp_endpoint.as_deref().map(exporter).transpose()?;
-    let spans = traces
-        .as_ref()
-        .map(|traces| tracing_opentelemetry::layer().with_tracer(traces.tracer("coditect-license")).boxed());
+    let spans = traces.as_ref().map(|traces| {
+        let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("coditect-license"));
+        // Ours alone: libraries have spans of their own.
+        layer.with_filter(Targets::new().with_targets(TRACED.map(|name| (name, Level::INFO)))).boxed()
+    });
     tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init()?;
     Ok(Telemetry { traces })
+}
+
+/// A span goes on the trace that the caller named (W3C Trace Context), if it named one.
+pub(crate) fn continue_trace(span: &tracing::Span, headers: &HeaderMap) {
+    if headers.contains_key("traceparent") {
+        let parent = TraceContextPropagator::new().extract(&Headers(headers));
+        // Without a collector there are no traces to go on.
+        let _ = span.set_parent(parent);
+    }
+}
+
+/// A request's headers, as the propagator reads them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
 }
 
 fn exporter(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
@@ -126,8 +163,9 @@ fn describe() {
     describe_histogram!(
         "license_signature_duration_seconds",
         Unit::Seconds,
-        "Time of one license token's signature."
+        "Time of one signature, which serves one license token or, with TOKEN_FORMAT=batch, many."
     );
+    describe_histogram!("license_signature_batch_size", "License tokens under one signature.");
     describe_gauge!(
         "license_projection_lag_events",
         "Events that a projection has not folded yet, estimated."

@@ -46,7 +46,7 @@ pub(crate) struct Pending {
     pub preview: Option<oneshot::Sender<Preview>>,
     /// What the gate said, once it was asked.
     pub pass: Option<Pass>,
-    /// The request's span: the batch's own work is shown under its first command's.
+    /// The request's span: the batch's own work is shown under its first command's, and linked to the others'.
     pub span: tracing::Span,
     /// A place in the pool's mailbox, given back when the command is dropped; the pool's own timer needs none.
     pub _permit: Option<OwnedSemaphorePermit>,

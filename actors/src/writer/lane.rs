@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use events::{Appended, Batch, EventLog, LogError, Refused};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{Job, Queued, Shared, Work, gap};
 use crate::fail_point;
@@ -42,7 +43,8 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
     }
     metrics::histogram!("license_event_append_batch_size")
         .record(group.iter().map(|one| one.job.len() as f64).sum::<f64>());
-    let mut result = send_until_known(shared, connection, &batch).await;
+    let span = span_of(&group);
+    let mut result = send_until_known(shared, connection, &batch).instrument(span).await;
     while fail_point::is_on("skip_compare_and_set") && expect_what_is_there(&mut batch, &result) {
         result = send_until_known(shared, connection, &batch).await;
     }
@@ -82,6 +84,16 @@ fn expect_what_is_there(batch: &mut Batch, result: &Result<Appended, LogError>) 
     conflicts > 0
 }
 
+/// The span of a statement: a child of its first job's append, linked to the others'.
+fn span_of(group: &[Queued]) -> tracing::Span {
+    let first = group.first().map_or_else(tracing::Span::none, |first| first.span.clone());
+    let span = tracing::info_span!(parent: &first, "statement", jobs = group.len());
+    for other in group.iter().skip(1) {
+        other.span.follows_from(&span);
+    }
+    span
+}
+
 /// The same failure for another job of the group.
 fn again(error: &LogError) -> LogError {
     match error {
@@ -115,7 +127,7 @@ fn hand_out(group: Vec<Queued>, appended: &Appended) {
             (None, None) => {}
         }
     }
-    for Queued { job, reply } in group {
+    for Queued { job, reply, .. } in group {
         let of_streams =
             job.streams.iter().filter_map(|one| by_stream.get(&one.stream_id)).flatten().copied();
         let of_beats = job.heartbeats.iter().filter_map(|one| by_session.get(&one.session_id)).copied();

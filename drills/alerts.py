@@ -58,7 +58,7 @@ class Drill:
         self.postgres.start()
         self.postgres.prepare(PROGRAM)
         # A short life without heartbeats: seats that expire are one of the things to see.
-        self.service = Service(self.folder, self.postgres, SESSION_TTL_SECONDS="8", HEARTBEAT_INTERVAL_SECONDS="5")
+        self.service = Service(self.folder, self.postgres, SESSION_TTL_SECONDS="20", HEARTBEAT_INTERVAL_SECONDS="15")
         self.monitoring = Monitoring(self.folder / "monitoring", self.service)
         self.tenant = self.service.tenant(500)
         self.fired: set[str] = set()

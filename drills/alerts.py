@@ -79,6 +79,10 @@ class Drill:
 
         with contextlib.suppress(TimeoutError):
             wait_until(all_seen, "", FIRES_WITHIN)
+        # Before it ends PagerDuty must have heard of it (of one of them: a fast burn speaks for the slow ones).
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: any(self.told(name) for name in seen), "", 15)
+        expect(any(self.told(name) for name in seen), f"PagerDuty was told of {' or '.join(sorted(seen)) or 'nothing'}")
         for name in sorted(seen):
             look(name, self.service, self.monitoring, write="--write-runbook" in sys.argv)
         heal()
@@ -90,6 +94,12 @@ class Drill:
             expect(True, f"ended: {', '.join(names)}")
         except TimeoutError:
             expect(False, f"ended: {', '.join(names)}; still: {self.monitoring.firing() & wanted}")
+
+    def told(self, name: str) -> bool:
+        link = f"RUNBOOK.md#{name.lower()}"
+        return any(
+            link in one["links"][0]["href"] for one in list(self.monitoring.pagerduty.events) if one.get("links")
+        )
 
     def look_at_panels(self) -> None:
         names = set(self.monitoring.get("label/__name__/values"))
@@ -202,7 +212,7 @@ class Drill:
             lambda: transaction[0].kill() or self.end_sleepers(),
         )
 
-        crowd = Clients(lambda: self.service.urls, self.service.issuer, self.tenant, 24, pause=0, hold=0)
+        crowd = Clients(lambda: self.service.urls, self.service.issuer, self.tenant, 32, pause=0, hold=0)
         self.fires(["ConflictStorm"], crowd.start, crowd.stop)
 
         self.fires(["SeatsExpiringEnMasse"], self.crash_clients, lambda: None)
@@ -238,6 +248,10 @@ class Drill:
         )
 
     def look_at_pages(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            wait_until(
+                lambda: any(one["event_action"] == "resolve" for one in self.monitoring.pagerduty.events), "", 10
+            )
         missing = {"RedisDown", "NoReplicaAnswers"} - self.fired if SHORT else set(alert_names()) - self.fired
         expect(
             not missing,

@@ -185,7 +185,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
                         "conflicts / appends",
                     )
                 ],
-                "0.3 for five minutes is a storm.",
+                "0.2 for five minutes is a storm.",
             ),
             (
                 "Appends",
@@ -282,7 +282,13 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
                 "Signatures",
                 "ops",
                 each("license_signature_duration_seconds_count", "signer"),
-                "Tokens signed. The quota of an HSM is in the order of 50 a second and region.",
+                "What the signer was asked for. The quota of an HSM is in the order of 50 a second and region.",
+            ),
+            (
+                "Tokens under one signature",
+                "short",
+                quantiles("license_signature_batch_size"),
+                "1 unless TOKEN_FORMAT=batch: then the tokens of a moment share one.",
             ),
             (
                 "Acquires answered 5xx",

@@ -3,6 +3,7 @@
 //! The HTTP edge of CODITECT License Management: [`app::build`] joins the log, the actors, the projections and the
 //! signer; [`app::App::serve`] answers. `main.rs` holds the subcommands of the only binary, `coditect-license`.
 
+pub mod analysis;
 pub mod app;
 pub mod auth;
 mod body;

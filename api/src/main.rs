@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
 use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
 use api::dev::DevConfig;
 use api::keys::KeysCommand;
 use api::verify_token::VerifyTokenConfig;
-use api::{app, dev, keys, telemetry, verify_token};
+use api::{analysis, app, dev, keys, telemetry, verify_token};
 use clap::{Parser, Subcommand};
 use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +41,13 @@ enum Command {
         #[command(flatten)]
         telemetry: TelemetryConfig,
     },
+    /// Fold a read model anew beside the one that is being read, and switch; may be killed, and called again
+    Rebuild(RebuildCommand),
+    /// Play a license's history again with other seats or another TTL: who would have waited, and for how long
+    WhatIf(WhatIfCommand),
+    /// Database logins of analysts: each sees one tenant in schema analytics, and only reads
+    #[command(subcommand)]
+    AnalystLogin(AnalystLoginCommand),
 }
 
 fn main() -> ExitCode {
@@ -91,6 +99,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Project { database, telemetry } => project(&database, &telemetry).await,
+        Command::Rebuild(command) => {
+            println!("{}", analysis::rebuild(&command).await?);
+            Ok(())
+        }
+        Command::WhatIf(command) => {
+            println!("{}", analysis::what_if(&command).await?);
+            Ok(())
+        }
+        Command::AnalystLogin(command) => {
+            println!("{}", analysis::analyst_login(&command).await?);
+            Ok(())
+        }
     }
 }
 

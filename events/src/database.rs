@@ -80,11 +80,11 @@ fn take_role() -> Hook {
     })
 }
 
-/// One connection of the login itself, for migrations.
+/// One connection of the login itself, for what only the database's owner may do: migrations, roles.
 ///
 /// # Errors
 /// When it cannot be opened.
-pub(crate) async fn connect_as_login(
+pub async fn connect_as_login(
     url: &str,
 ) -> Result<(tokio_postgres::Client, tokio::task::JoinHandle<()>), LogError> {
     let (client, connection) = configuration(url, Duration::from_secs(600))?

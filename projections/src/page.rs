@@ -7,7 +7,6 @@ use tokio_postgres::Transaction;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tables {
     Live,
-    #[expect(dead_code, reason = "the rebuild command is not here yet")]
     Next,
 }
 

@@ -20,7 +20,7 @@ use crate::page::Tables;
 use crate::projection::Projection;
 use crate::query::{QueryError, ReadModels};
 use lease::Lease;
-pub(crate) use step::{Step, step};
+pub(crate) use step::{Step, cursor_name, step};
 
 /// Events folded in one transaction. It holds the log's readers back while it runs, so it is short.
 const PAGE: i64 = 5_000;

@@ -168,7 +168,7 @@ fn describe() {
     describe_histogram!("license_signature_batch_size", "License tokens under one signature.");
     describe_gauge!(
         "license_projection_lag_events",
-        "Events that a projection has not folded yet, estimated."
+        "Events that a projection has not folded yet, counted up to 100,000; heartbeats are none of them."
     );
     describe_gauge!(
         "license_projection_lag_seconds",

@@ -1,7 +1,9 @@
 //! One page of the log on its way into the tables of a projection.
 
+use deadpool_postgres::Transaction;
 use events::{LogError, Position};
-use tokio_postgres::Transaction;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// Which set of tables is written: the ones that are read, or those that a rebuild makes beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +26,20 @@ impl Fold<'_> {
     /// A statement over the page: its parameters are the page's two places.
     pub async fn execute(&self, sql: &str) -> Result<(), LogError> {
         let (after, upto) = (self.after, self.upto);
-        self.transaction
-            .execute(&self.tables.name(sql), &[&after.xid, &after.position, &upto.xid, &upto.position])
-            .await?;
+        self.write(sql, &[&after.xid, &after.position, &upto.xid, &upto.position]).await
+    }
+
+    /// A statement with parameters of its own.
+    pub async fn write(&self, sql: &str, arguments: &[&(dyn ToSql + Sync)]) -> Result<(), LogError> {
+        let statement = self.transaction.prepare_cached(&self.tables.name(sql)).await?;
+        self.transaction.execute(&statement, arguments).await?;
         Ok(())
+    }
+
+    /// A question about what is folded so far.
+    pub async fn read(&self, sql: &str, arguments: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LogError> {
+        let statement = self.transaction.prepare_cached(&self.tables.name(sql)).await?;
+        Ok(self.transaction.query(&statement, arguments).await?)
     }
 }
 

@@ -12,20 +12,16 @@ use crate::page::Fold;
 /// The page's facts, in order.
 pub(super) async fn of_page(fold: &Fold<'_>) -> Result<Vec<Fact>, LogError> {
     let (after, upto) = (fold.after, fold.upto);
-    let rows = fold
-        .transaction
-        .query(
-            include_str!("../sql/usage_facts.sql"),
-            &[&after.xid, &after.position, &upto.xid, &upto.position],
-        )
-        .await?;
+    let place: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+        [&after.xid, &after.position, &upto.xid, &upto.position];
+    let rows = fold.read(include_str!("../sql/usage_facts.sql"), &place).await?;
     Ok(in_order(&rows))
 }
 
 /// A scope's facts from a time on, out of the sessions and denials that were folded so far.
 pub(super) async fn again(fold: &Fold<'_>, late: Late, from: DateTime<Utc>) -> Result<Vec<Fact>, LogError> {
-    let sql = fold.tables.name(include_str!("../sql/usage_again.sql"));
-    let rows = fold.transaction.query(&sql, &[&late.tenant_id, &late.scope_id, &from]).await?;
+    let rows =
+        fold.read(include_str!("../sql/usage_again.sql"), &[&late.tenant_id, &late.scope_id, &from]).await?;
     Ok(in_order(&rows))
 }
 

@@ -22,8 +22,7 @@ pub(super) async fn load(fold: &Fold<'_>, facts: &[Fact]) -> Result<Tally, LogEr
         .collect::<HashSet<_>>()
         .into_iter()
         .collect();
-    let sql = fold.tables.name(include_str!("../sql/usage_scopes.sql"));
-    for row in fold.transaction.query(&sql, &[&scopes]).await? {
+    for row in fold.read(include_str!("../sql/usage_scopes.sql"), &[&scopes]).await? {
         let scope = Scope {
             tenant_id: row.get("tenant_id"),
             used: row.get("used"),
@@ -37,8 +36,7 @@ pub(super) async fn load(fold: &Fold<'_>, facts: &[Fact]) -> Result<Tally, LogEr
         .flat_map(|fact| [(fact.license_id, fact.user_id.clone()), (fact.tenant_id, fact.user_id.clone())])
         .collect();
     let (scopes, users): (Vec<Uuid>, Vec<&str>) = keys.iter().map(|(scope, user)| (*scope, &**user)).unzip();
-    let sql = fold.tables.name(include_str!("../sql/usage_users.sql"));
-    for row in fold.transaction.query(&sql, &[&scopes, &users]).await? {
+    for row in fold.read(include_str!("../sql/usage_users.sql"), &[&scopes, &users]).await? {
         let holder = Holder {
             live: row.get("live"),
             since: row.get::<_, Option<_>>("since").map(millis),
@@ -59,39 +57,33 @@ pub(super) async fn save(fold: &Fold<'_>, tally: &Tally) -> Result<(), LogError>
 async fn save_scopes(fold: &Fold<'_>, tally: &Tally) -> Result<(), LogError> {
     let scopes: Vec<_> = tally.scopes.iter().collect();
     let column = |pick: fn(&Scope) -> i32| scopes.iter().map(|(_, scope)| pick(scope)).collect::<Vec<_>>();
-    let sql = fold.tables.name(include_str!("../sql/save_usage_scopes.sql"));
-    fold.transaction
-        .execute(
-            &sql,
-            &[
-                &scopes.iter().map(|(id, _)| **id).collect::<Vec<_>>(),
-                &scopes.iter().map(|(_, scope)| scope.tenant_id).collect::<Vec<_>>(),
-                &column(|scope| scope.used),
-                &column(|scope| scope.users),
-                &scopes.iter().map(|(_, scope)| time(scope.last.0)).collect::<Vec<_>>(),
-                &scopes.iter().map(|(_, scope)| scope.last.1).collect::<Vec<_>>(),
-            ],
-        )
-        .await?;
-    Ok(())
+    fold.write(
+        include_str!("../sql/save_usage_scopes.sql"),
+        &[
+            &scopes.iter().map(|(id, _)| **id).collect::<Vec<_>>(),
+            &scopes.iter().map(|(_, scope)| scope.tenant_id).collect::<Vec<_>>(),
+            &column(|scope| scope.used),
+            &column(|scope| scope.users),
+            &scopes.iter().map(|(_, scope)| time(scope.last.0)).collect::<Vec<_>>(),
+            &scopes.iter().map(|(_, scope)| scope.last.1).collect::<Vec<_>>(),
+        ],
+    )
+    .await
 }
 
 async fn save_holders(fold: &Fold<'_>, tally: &Tally) -> Result<(), LogError> {
     let holders: Vec<_> = tally.holders.iter().collect();
-    let sql = fold.tables.name(include_str!("../sql/save_usage_users.sql"));
-    fold.transaction
-        .execute(
-            &sql,
-            &[
-                &holders.iter().map(|((scope, _), _)| *scope).collect::<Vec<_>>(),
-                &holders.iter().map(|((_, user), _)| &**user).collect::<Vec<_>>(),
-                &holders.iter().map(|(_, holder)| holder.live).collect::<Vec<_>>(),
-                &holders.iter().map(|(_, holder)| holder.since.map(time)).collect::<Vec<_>>(),
-                &holders.iter().map(|(_, holder)| holder.left_at.map(time)).collect::<Vec<_>>(),
-            ],
-        )
-        .await?;
-    Ok(())
+    fold.write(
+        include_str!("../sql/save_usage_users.sql"),
+        &[
+            &holders.iter().map(|((scope, _), _)| *scope).collect::<Vec<_>>(),
+            &holders.iter().map(|((_, user), _)| &**user).collect::<Vec<_>>(),
+            &holders.iter().map(|(_, holder)| holder.live).collect::<Vec<_>>(),
+            &holders.iter().map(|(_, holder)| holder.since.map(time)).collect::<Vec<_>>(),
+            &holders.iter().map(|(_, holder)| holder.left_at.map(time)).collect::<Vec<_>>(),
+        ],
+    )
+    .await
 }
 
 async fn save_rows(fold: &Fold<'_>, tally: &Tally) -> Result<(), LogError> {
@@ -102,31 +94,28 @@ async fn save_rows(fold: &Fold<'_>, tally: &Tally) -> Result<(), LogError> {
         .iter()
         .map(|((scope, ..), _)| tally.scopes.get(scope).map_or(*scope, |scope| scope.tenant_id))
         .collect();
-    let sql = fold.tables.name(include_str!("../sql/save_usage_buckets.sql"));
-    fold.transaction
-        .execute(
-            &sql,
-            &[
-                &rows.iter().map(|((scope, ..), _)| *scope).collect::<Vec<_>>(),
-                &rows.iter().map(|((_, seconds, _), _)| *seconds).collect::<Vec<_>>(),
-                &rows.iter().map(|((.., bucket), _)| time(*bucket)).collect::<Vec<_>>(),
-                &tenants,
-                &column(|row| row.used_before),
-                &column(|row| row.used_after),
-                &column(|row| row.peak),
-                &rows.iter().map(|(_, row)| row.more_ms).collect::<Vec<_>>(),
-                &column(|row| row.acquired),
-                &column(|row| row.denied),
-                &column(|row| row.released),
-                &column(|row| row.expired),
-                &column(|row| row.revoked),
-                &column(|row| row.users_before),
-                &column(|row| row.users_after),
-                &column(|row| row.more_users),
-            ],
-        )
-        .await?;
-    Ok(())
+    fold.write(
+        include_str!("../sql/save_usage_buckets.sql"),
+        &[
+            &rows.iter().map(|((scope, ..), _)| *scope).collect::<Vec<_>>(),
+            &rows.iter().map(|((_, seconds, _), _)| *seconds).collect::<Vec<_>>(),
+            &rows.iter().map(|((.., bucket), _)| time(*bucket)).collect::<Vec<_>>(),
+            &tenants,
+            &column(|row| row.used_before),
+            &column(|row| row.used_after),
+            &column(|row| row.peak),
+            &rows.iter().map(|(_, row)| row.more_ms).collect::<Vec<_>>(),
+            &column(|row| row.acquired),
+            &column(|row| row.denied),
+            &column(|row| row.released),
+            &column(|row| row.expired),
+            &column(|row| row.revoked),
+            &column(|row| row.users_before),
+            &column(|row| row.users_after),
+            &column(|row| row.more_users),
+        ],
+    )
+    .await
 }
 
 /// Folds a scope again from the beginning of the day of its earliest late event, out of sessions and denials.
@@ -135,8 +124,9 @@ pub(super) async fn retell(fold: &Fold<'_>, late: Late) -> Result<(), LogError> 
     let from = time(from_ms);
     let mut tally = Tally::default();
     let mut scope = Scope { tenant_id: late.tenant_id, used: 0, users: 0, last: (i64::MIN, i64::MIN) };
-    let sql = fold.tables.name(include_str!("../sql/usage_before.sql"));
-    for row in fold.transaction.query(&sql, &[&late.tenant_id, &late.scope_id, &from]).await? {
+    for row in
+        fold.read(include_str!("../sql/usage_before.sql"), &[&late.tenant_id, &late.scope_id, &from]).await?
+    {
         let live: i32 = row.get("live");
         scope.used += live;
         scope.users += 1;
@@ -148,8 +138,8 @@ pub(super) async fn retell(fold: &Fold<'_>, late: Late) -> Result<(), LogError> 
     for fact in facts::again(fold, late, from).await? {
         tally.add_to(late.scope_id, &fact);
     }
-    let sql = fold.tables.name("delete from usage_buckets where scope_id = $1 and bucket >= $2");
-    fold.transaction.execute(&sql, &[&late.scope_id, &from]).await?;
+    fold.write("delete from usage_buckets where scope_id = $1 and bucket >= $2", &[&late.scope_id, &from])
+        .await?;
     save(fold, &tally).await
 }
 

@@ -99,7 +99,7 @@ pub async fn run(command: KeysCommand) -> anyhow::Result<String> {
             let was = if retired.already {
                 "was retired before"
             } else {
-                "is retired: no replica uses it any more in a second"
+                "is retired: within a second no replica uses it"
             };
             let created = retired
                 .created

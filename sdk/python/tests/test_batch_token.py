@@ -18,7 +18,9 @@ from license_client import HardwareMismatch, InvalidLicenseToken, TokenExpired, 
 from license_client.batch_token import is_batch_token, read_batch_token
 from license_client.keys import KeyStore
 
-from .support.issuer import public_jwk, rsa_key
+from .support.engines import Engines
+from .support.issuer import Issuer, public_jwk, rsa_key
+from .support.server import LicenseServer
 from .test_verify import NOW, claims, signed
 
 VECTORS: dict[str, Any] = json.loads(
@@ -162,3 +164,21 @@ def test_whatever_is_done_to_a_token(verifier: TokenVerifier) -> None:
             continue
         with pytest.raises(InvalidLicenseToken):
             verifier.verify(token, now=SIGNED_AT)
+
+
+def test_a_seat_of_a_server_that_shares_signatures(
+    engines: Engines, issuer: Issuer, key_file: Path, shared_server: LicenseServer, home: Path
+) -> None:
+    """Online, and offline from what was kept. The other server has migrated the database."""
+    server = LicenseServer(engines, issuer, key_file, TOKEN_FORMAT="batch")
+    server.start()
+    try:
+        tenant = server.tenant()
+        grant = tenant.client(home).acquire()
+        assert is_batch_token(grant.token) and read_batch_token(grant.token).size == 1
+        assert grant.claims.session_id == grant.session_id
+        again = tenant.client(home).acquire()
+        assert (again.status, again.session_id) == ("renewed", grant.session_id)
+    finally:
+        server.stop()
+    assert tenant.client(home, timeout_seconds=1).acquire().status == "offline"

@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-server test-sdk ops-test drills audit lint bench coverage engines
+.PHONY: run test test-server test-sdk ops-test drills audit lint bench coverage schemathesis engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
@@ -43,6 +43,10 @@ bench: engines ## load generator against a release build; prints a table, assert
 	target/release/loadtests bench $(BENCH_ARGS)
 	@scripts/install-python.sh
 	sdk/python/bench.py
+
+schemathesis: engines ## the API against its own OpenAPI document, as each role: CASES=100 tries more
+	@$(CARGO) build --quiet --package api --bin coditect-license
+	@scripts/schemathesis.sh $(CASES)
 
 coverage: engines ## line coverage of the workspace (needs llvm-cov of rustc's LLVM version)
 	@scripts/coverage.sh

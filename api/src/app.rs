@@ -11,7 +11,7 @@ use moka::future::Cache;
 use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
 use poem::middleware::{NormalizePath, TrailingSlash};
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Server};
-use projections::TenantList;
+use projections::{QueryError, ReadModels};
 use tokio::task::AbortHandle;
 
 use crate::auth::Authenticator;
@@ -40,6 +40,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sessions whose pool is remembered, so that heartbeats need not ask.
 const REMEMBERED_SESSIONS: u64 = 1_000_000;
 
+/// How long a list waits for what was written before it was asked for.
+const READ_PATIENCE: Duration = Duration::from_millis(1_000);
+
 /// How long a tenant's license of a product is remembered.
 const REMEMBER_LICENSE: Duration = Duration::from_secs(5);
 
@@ -66,7 +69,7 @@ pub struct App {
     pub pools: Pools,
     pub tenants: Tenants,
     pub members: Members,
-    pub tenant_list: TenantList,
+    pub read_models: ReadModels,
     pub authenticator: Authenticator,
     pub ring: KeyRing,
     pub limits: RateLimits,
@@ -106,7 +109,7 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
         background: Arc::new(background),
         tenants: Tenants::new(log.clone(), writer),
         members: members.clone(),
-        tenant_list: TenantList::new(log.clone()),
+        read_models: ReadModels::new(log.clone()),
         authenticator: Authenticator::new(config.identity.clone(), log, members, limits.clone())?,
         ring,
         limits,
@@ -164,6 +167,17 @@ impl App {
     #[must_use]
     pub fn log(&self) -> &EventLog {
         self.pools.log()
+    }
+
+    /// The read models, once they hold what was written before this was asked; after a moment as they are.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn shown(&self) -> Result<&ReadModels, QueryError> {
+        if !self.read_models.caught_up(READ_PATIENCE).await? {
+            tracing::debug!("the read models are behind the log");
+        }
+        Ok(&self.read_models)
     }
 
     /// What Postgres's clock shows.

@@ -7,6 +7,7 @@ use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
 use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
 use api::dev::DevConfig;
 use api::keys::KeysCommand;
+use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
 use api::{analysis, app, dev, keys, telemetry, verify_token};
 use clap::{Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Command {
     /// The keys that sign license tokens: list, rotate, retire
     #[command(subcommand)]
     Keys(Box<KeysCommand>),
+    /// What was true of a tenant at an instant, or the events that led there, out of the log, as lines of JSON
+    Replay(ReplayCommand),
     /// Fold the log into the read models, and nothing else, until SIGTERM
     Project {
         #[command(flatten)]
@@ -97,6 +100,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(command) => {
             println!("{}", keys::run(*command).await?);
             Ok(())
+        }
+        Command::Replay(command) => {
+            replay::run(&command, &mut std::io::BufWriter::new(std::io::stdout())).await
         }
         Command::Project { database, telemetry } => project(&database, &telemetry).await,
         Command::Rebuild(command) => {

@@ -11,6 +11,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
 use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object};
+use projections::QueryError;
 use serde_json::{Map, Value, json};
 
 /// Seconds after which a caller without a seat may ask again.
@@ -247,6 +248,15 @@ impl From<LogError> for Problem {
         }
         tracing::error!(%error, "a request failed");
         Self::Internal
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Invalid { field, why } => Self::field(field, why),
+            QueryError::Log(error) => error.into(),
+        }
     }
 }
 

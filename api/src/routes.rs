@@ -8,7 +8,9 @@
 //! | GET, POST …/licenses, GET, PUT …/licenses/{license_id} | `routes/tenant_licenses.rs` |
 //! | GET, POST …/users, GET, PUT, DELETE …/users/{user_id} | `routes/users.rs` |
 //! | GET …/sessions, DELETE …/sessions/{session_id} | `routes/sessions.rs` |
-//! | GET …/events | `routes/events.rs` |
+//! | GET …/events, …/trail | `routes/events.rs` |
+//! | GET …/state | `routes/state.rs` |
+//! | GET …/usage, …/denials | `routes/usage.rs` |
 //! | GET /health, /ready | `routes/health.rs` |
 //! | GET /openapi.json, /docs | here |
 
@@ -18,8 +20,10 @@ pub mod keys;
 pub mod licenses;
 pub mod sessions;
 pub mod shared;
+pub mod state;
 pub mod tenant_licenses;
 pub mod tenants;
+pub mod usage;
 pub mod users;
 
 use poem::endpoint::make_sync;
@@ -27,6 +31,7 @@ use poem::{EndpointExt, IntoEndpoint, IntoResponse, Route, get};
 use poem_openapi::OpenApiService;
 
 use crate::app::App;
+use crate::openapi;
 
 /// All paths, as metrics and traces name them, and what they answer to.
 const PATTERNS: &[(&str, &str)] = &[
@@ -44,6 +49,10 @@ const PATTERNS: &[(&str, &str)] = &[
     ("/api/v1/tenants/{tenant_id}/licenses", "GET, POST"),
     ("/api/v1/tenants/{tenant_id}/licenses/{license_id}", "GET, PUT"),
     ("/api/v1/tenants/{tenant_id}/events", "GET"),
+    ("/api/v1/tenants/{tenant_id}/trail", "GET"),
+    ("/api/v1/tenants/{tenant_id}/state", "GET"),
+    ("/api/v1/tenants/{tenant_id}/usage", "GET"),
+    ("/api/v1/tenants/{tenant_id}/denials", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
     ("/openapi.json", "GET"),
@@ -82,6 +91,8 @@ type Apis = (
     users::Users,
     sessions::Sessions,
     events::Events,
+    state::State,
+    usage::Reports,
     health::Health,
 );
 
@@ -96,17 +107,29 @@ pub fn service(app: &App) -> OpenApiService<Apis, ()> {
         users::Users(app.clone()),
         sessions::Sessions(app.clone()),
         events::Events(app.clone()),
+        state::State(app.clone()),
+        usage::Reports(app.clone()),
         health::Health(app.clone()),
     );
-    OpenApiService::new(apis, "CODITECT License Management", env!("CARGO_PKG_VERSION")).description(
-        "Floating licenses: a tenant buys N seats, any of its people may work, at most N at a time.",
-    )
+    OpenApiService::new(apis, "CODITECT License Management", env!("CARGO_PKG_VERSION"))
+        .description(openapi::DESCRIPTION)
+}
+
+/// The document as it is served; as poem-openapi wrote it, should the examples be unreadable.
+fn document(spec: &str) -> String {
+    match openapi::finish(spec) {
+        Ok(document) => format!("{document:#}\n"),
+        Err(error) => {
+            tracing::error!(%error, "the OpenAPI document has no examples");
+            spec.to_owned()
+        }
+    }
 }
 
 /// The router.
 pub fn routes(app: &App) -> impl IntoEndpoint<Endpoint: 'static> + use<> {
     let service = service(app);
-    let document = service.spec();
+    let document = document(&service.spec());
     let docs = service.swagger_ui();
     let openapi = make_sync(move |_| document.clone().with_content_type("application/json").into_response());
     Route::new().at("/openapi.json", get(openapi)).nest("/docs", docs).nest("/", service).boxed()

@@ -38,8 +38,10 @@ pub use log::append::{
 pub use log::keys::PublishedKey;
 pub use log::lookup::{ApplicableLicense, KnownKey, Member, SessionEnd, SessionPlace};
 pub use log::read::EventFilter;
+pub use log::replay::{PoolAt, SessionAt};
 pub use log::seats::Seat;
 pub use log::stream::{Snapshot, StreamHead};
+pub use log::terms::LicenseRecord;
 pub use log::users::{UserRecord, email_key, invitation_scope};
 pub use migrate::{migrate, require_current_schema};
 pub use standing::Standing;

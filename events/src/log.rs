@@ -4,8 +4,11 @@ pub(crate) mod append;
 pub(crate) mod keys;
 pub(crate) mod lookup;
 pub(crate) mod read;
+pub(crate) mod replay;
 pub(crate) mod seats;
+mod seek;
 pub(crate) mod stream;
+pub(crate) mod terms;
 pub(crate) mod users;
 
 use crate::Database;

@@ -1,6 +1,7 @@
 //! What the routes have in common: names of versions, bounds of texts and pages, answers of changes.
 
 use actors::AdminRefusal;
+use events::{LicenseId, TenantId, Time};
 use poem::http::header;
 use poem::{Request, RequestBody};
 use poem_openapi::payload::Json;
@@ -9,6 +10,7 @@ use poem_openapi::types::{ToJSON, Type};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use serde::{Deserialize, Deserializer};
 
+use crate::app::App;
 use crate::problem::Problem;
 
 /// A resource that was made: 201.
@@ -108,6 +110,36 @@ pub(super) fn page_limit(limit: Option<&str>) -> Result<usize, Problem> {
         None => Ok(100),
         Some(Ok(limit @ 1..=1000)) => Ok(limit),
         Some(_) => Err(Problem::field("limit", "must be 1 to 1000")),
+    }
+}
+
+/// A time in a query.
+pub(super) fn time(name: &str, text: Option<&str>) -> Result<Option<Time>, Problem> {
+    // A `+` of an offset that was not escaped arrives as a space.
+    let parse = |text: &str| Time::parse(text).or_else(|_| Time::parse(&text.replace(' ', "+")));
+    text.map(|text| parse(text).map_err(Problem::value(name))).transpose()
+}
+
+/// `[from, to)` of a query.
+pub(super) fn range(from: Option<&str>, to: Option<&str>) -> Result<(Option<Time>, Option<Time>), Problem> {
+    let (from, to) = (time("from", from)?, time("to", to)?);
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => Err(Problem::field("from", "must not be after to")),
+        range => Ok(range),
+    }
+}
+
+/// The tenant's own license that a query names; anybody else's is none.
+pub(super) async fn own_license(
+    app: &App,
+    tenant_id: TenantId,
+    license_id: Option<String>,
+) -> Result<Option<LicenseId>, Problem> {
+    let Some(license_id) = license_id else { return Ok(None) };
+    let license_id: LicenseId = license_id.parse().map_err(Problem::value("license_id"))?;
+    match app.log().license(license_id).await? {
+        Some(license) if license.tenant_id == tenant_id => Ok(Some(license_id)),
+        _ => Err(Problem::LicenseNotFound),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use actors::{Answer, PoolState, Request};
+use actors::{Answer, Request};
 use events::{LicenseChange, LicenseId, LicenseTerms, Product, Seats, TenantId, Time, double_option};
-use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
+use projections::LicenseRow;
 use serde::Deserialize;
 
 use super::shared::{
@@ -16,6 +16,7 @@ use crate::app::{App, DECISION_DEADLINE};
 use crate::auth::{Authenticator, Credentials, Role};
 use crate::body::Body;
 use crate::edge::RequestId;
+use crate::listing::{CsvRow, Format, Listing, Page};
 use crate::problem::Problem;
 
 /// Longest grace that a license can give, in seconds: a year.
@@ -82,13 +83,22 @@ struct LicenseView {
     updated_at: String,
 }
 
-/// All licenses of a tenant.
-#[derive(Object)]
-struct LicensePage {
-    items: Vec<LicenseView>,
-    /// Where the next page begins
-    #[oai(nullable)]
-    next: Option<String>,
+impl CsvRow for LicenseView {
+    const COLUMNS: &'static [&'static str] = &[
+        "license_id",
+        "tenant_id",
+        "product",
+        "plan",
+        "seats_total",
+        "seats_used",
+        "active",
+        "features",
+        "valid_from",
+        "valid_until",
+        "offline_grace_seconds",
+        "created_at",
+        "updated_at",
+    ];
 }
 
 #[OpenApi]
@@ -117,30 +127,27 @@ impl TenantLicenses {
     async fn list(
         &self,
         credentials: Credentials,
+        format: Format,
         tenant_id: Path<String>,
         /// Where the page begins: `next` of the page before
-        after: poem_openapi::param::Query<Option<String>>,
+        after: Query<Option<String>>,
         /// 1 to 1000; 100 if left out
-        limit: poem_openapi::param::Query<Option<String>>,
-    ) -> Result<Json<LicensePage>, Problem> {
+        limit: Query<Option<String>>,
+    ) -> Result<Listing<LicenseView>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let tenant_id = app.authenticator.on_tenant(&caller, &tenant_id, &[Role::TenantAdmin]).await?;
         let limit = page_limit(limit.0.as_deref())?;
-        let after = after.0.map(|after| {
-            after
-                .parse::<LicenseId>()
-                .map_err(|_| Problem::field("after", "is not a cursor that this service handed out"))
-        });
-        let after = after.transpose()?;
-        let mut ids = app.log().licenses_of(tenant_id).await?;
-        ids.retain(|id| after.is_none_or(|after| *id > after));
-        let next = (ids.len() > limit).then(|| ids[limit - 1].to_string());
-        let mut items = Vec::new();
-        for license_id in ids.into_iter().take(limit) {
-            items.push(show(app, tenant_id, license_id).await?.0);
-        }
-        Ok(Json(LicensePage { items, next }))
+        let app = app.clone();
+        let page = move |after: Option<String>, limit| {
+            let app = app.clone();
+            async move {
+                let page = app.shown().await?.licenses(tenant_id, after.as_deref(), limit).await?;
+                let items = page.items.into_iter().map(LicenseView::from).collect();
+                Ok(Page { items, next: page.next })
+            }
+        };
+        Listing::of(format, after.0, limit, page).await
     }
 
     /// One license
@@ -182,10 +189,9 @@ impl TenantLicenses {
         let tenant_id = app.authenticator.of_tenant(&caller, &tenant_id).await?;
         let license_id = own_license(app, tenant_id, &license_id).await?;
         Authenticator::require_platform_admin(&caller)?;
-        let pool = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
-        let in_force = pool.license.as_deref().ok_or(Problem::LicenseNotFound)?;
-        let change = change(body.parse()?, in_force)?;
-        let if_version = if_match.version(pool.terms_version);
+        let license = app.log().license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
+        let change = change(body.parse()?, &license.terms)?;
+        let if_version = if_match.version(license.terms_version);
         let request = Request {
             request_id: Some(request_id.0.0.clone()),
             deadline: Instant::now() + DECISION_DEADLINE,
@@ -306,25 +312,44 @@ async fn show(
     tenant_id: TenantId,
     license_id: LicenseId,
 ) -> Result<(LicenseView, String), Problem> {
-    let pool: PoolState = app.tenants.license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
-    let seats_used = pool.used();
-    let etag = etag(pool.terms_version);
-    let (created_at, updated_at) = pool.terms_times.ok_or(Problem::LicenseNotFound)?;
-    let license = pool.license.ok_or(Problem::LicenseNotFound)?;
+    let license = app.log().license(license_id).await?.ok_or(Problem::LicenseNotFound)?;
+    let seats_used = app.log().count_seats_of(license_id).await?;
+    let terms = license.terms;
     let view = LicenseView {
         license_id: license_id.to_string(),
         tenant_id: tenant_id.to_string(),
-        product: license.product.to_string(),
-        plan: license.plan.clone(),
-        seats_total: license.seats_total.get(),
-        seats_used,
-        active: license.active,
-        features: license.features.clone(),
-        valid_from: license.valid_from.map(|time| time.to_string()),
-        valid_until: license.valid_until.map(|time| time.to_string()),
-        offline_grace_seconds: license.offline_grace_seconds,
-        created_at: created_at.to_string(),
-        updated_at: updated_at.to_string(),
+        product: terms.product.to_string(),
+        plan: terms.plan,
+        seats_total: terms.seats_total.get(),
+        seats_used: u32::try_from(seats_used).unwrap_or(u32::MAX),
+        active: terms.active,
+        features: terms.features,
+        valid_from: terms.valid_from.map(|time| time.to_string()),
+        valid_until: terms.valid_until.map(|time| time.to_string()),
+        offline_grace_seconds: terms.offline_grace_seconds,
+        created_at: license.created_at.to_string(),
+        updated_at: license.updated_at.to_string(),
     };
-    Ok((view, etag))
+    Ok((view, etag(license.terms_version)))
+}
+
+impl From<LicenseRow> for LicenseView {
+    fn from(row: LicenseRow) -> Self {
+        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            license_id: row.license_id.to_string(),
+            tenant_id: row.tenant_id.to_string(),
+            product: row.product,
+            plan: row.plan,
+            seats_total: count(row.seats_total),
+            seats_used: count(row.seats_used),
+            active: row.active,
+            features: row.features,
+            valid_from: row.valid_from.map(|time| time.to_string()),
+            valid_until: row.valid_until.map(|time| time.to_string()),
+            offline_grace_seconds: row.offline_grace_seconds.map(count),
+            created_at: row.created_at.to_string(),
+            updated_at: row.updated_at.to_string(),
+        }
+    }
 }

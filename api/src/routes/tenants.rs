@@ -2,9 +2,10 @@
 
 use actors::{NewTenant, TenantState};
 use events::{LicenseId, Product, Seats, TenantChange, TenantId, TenantTerms, double_option};
-use poem_openapi::param::Path;
-use poem_openapi::payload::Json;
+use poem_openapi::param::{Path, Query};
+
 use poem_openapi::{Object, OpenApi};
+use projections::TenantRow;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use crate::app::App;
 use crate::auth::{Authenticator, Credentials, Role};
 use crate::body::Body;
 use crate::edge::RequestId;
+use crate::listing::{CsvRow, Format, Listing, Page};
 use crate::problem::Problem;
 use crate::routes::licenses::SeatCount;
 
@@ -89,13 +91,21 @@ struct TenantBody {
     updated_at: String,
 }
 
-/// A page of tenants.
-#[derive(Object)]
-struct TenantPage {
-    items: Vec<TenantBody>,
-    /// Where the next page begins
-    #[oai(nullable)]
-    next: Option<String>,
+impl CsvRow for TenantBody {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "name",
+        "subdomain",
+        "plan",
+        "max_seats",
+        "active",
+        "identity_tenant",
+        "license_id",
+        "seats.used",
+        "seats.total",
+        "created_at",
+        "updated_at",
+    ];
 }
 
 #[OpenApi]
@@ -121,16 +131,17 @@ impl TenantRoutes {
         Ok(created(body, &etag))
     }
 
-    /// Tenants that the caller may see
+    /// Tenants that the caller may see, oldest first
     #[oai(path = "/api/v1/tenants", method = "get", operation_id = "list_tenants")]
     async fn list(
         &self,
         credentials: Credentials,
+        format: Format,
         /// Where the page begins: `next` of the page before
-        after: poem_openapi::param::Query<Option<String>>,
+        after: Query<Option<String>>,
         /// 1 to 1000; 100 if left out
-        limit: poem_openapi::param::Query<Option<String>>,
-    ) -> Result<Json<TenantPage>, Problem> {
+        limit: Query<Option<String>>,
+    ) -> Result<Listing<TenantBody>, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let own = match Authenticator::require_platform_admin(&caller) {
@@ -144,18 +155,24 @@ impl TenantRoutes {
             }
         };
         let limit = page_limit(limit.0.as_deref())?;
-        let after = after.0.as_deref().map(page_cursor).transpose()?;
-        let ids = match own {
-            Some(own) => vec![own],
-            None => app.tenant_list.page(after, limit + 1).await?,
+        let app = app.clone();
+        let page = move |after: Option<String>, limit| {
+            let app = app.clone();
+            async move {
+                let Some(own) = own else {
+                    let page = app.shown().await?.tenants(after.as_deref(), limit).await?;
+                    let items = page.items.into_iter().map(TenantBody::from).collect();
+                    return Ok(Page { items, next: page.next });
+                };
+                let after = after.as_deref().map(page_cursor).transpose()?;
+                let items = match after {
+                    Some(after) if after >= own => Vec::new(),
+                    _ => vec![show(&app, own).await?.0],
+                };
+                Ok(Page { items, next: None })
+            }
         };
-        let more = ids.len() > limit;
-        let mut items = Vec::new();
-        for tenant_id in ids.iter().take(limit) {
-            items.push(show(app, *tenant_id).await?.0);
-        }
-        let next = if more { ids.get(limit - 1).map(ToString::to_string) } else { None };
-        Ok(Json(TenantPage { items, next }))
+        Listing::of(format, after.0, limit, page).await
     }
 
     /// One tenant
@@ -275,14 +292,12 @@ async fn show(app: &App, tenant_id: TenantId) -> Result<(TenantBody, String), Pr
     let used = app.log().count_seats_by_license(tenant_id).await?;
     let (mut seats, mut first) = (SeatCount { used: 0, total: 0 }, None);
     for (license_id, held) in used {
-        let Some(license) = app.tenants.license(license_id).await?.and_then(|pool| pool.license) else {
-            continue;
-        };
-        if license.active {
+        let Some(license) = app.log().license(license_id).await? else { continue };
+        if license.terms.active {
             seats.used += u32::try_from(held).unwrap_or(u32::MAX);
-            seats.total += license.seats_total.get();
+            seats.total += license.terms.seats_total.get();
         }
-        first.get_or_insert((license_id, license.seats_total));
+        first.get_or_insert((license_id, license.terms.seats_total));
     }
     let etag = etag(state.terms_version);
     let terms = state.terms;
@@ -300,4 +315,23 @@ async fn show(app: &App, tenant_id: TenantId) -> Result<(TenantBody, String), Pr
         updated_at: state.updated_at.to_string(),
     };
     Ok((body, etag))
+}
+
+impl From<TenantRow> for TenantBody {
+    fn from(row: TenantRow) -> Self {
+        let count = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+        Self {
+            id: row.id.to_string(),
+            name: row.name,
+            subdomain: row.subdomain,
+            plan: row.plan,
+            max_seats: count(row.max_seats),
+            active: row.active,
+            identity_tenant: row.identity_tenant,
+            license_id: row.license_id.map(|id| id.to_string()),
+            seats: SeatCount { used: count(row.seats_used), total: count(row.seats_total) },
+            created_at: row.created_at.to_string(),
+            updated_at: row.updated_at.to_string(),
+        }
+    }
 }

@@ -8,16 +8,18 @@ use std::time::Instant;
 
 use actors::{AddUser, Request};
 use events::{TenantId, UserChange, UserId, UserRecord, double_option};
-use poem_openapi::param::Path;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
+use projections::UserRow;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::shared::{Created, Deleted, IfMatch, Versioned, created, present, refused, versioned};
+use super::shared::{Created, Deleted, IfMatch, Versioned, created, page_limit, present, refused, versioned};
 use crate::app::{App, DECISION_DEADLINE};
 use crate::auth::{Caller, Credentials, Role};
 use crate::body::Body;
 use crate::edge::RequestId;
+use crate::listing::{CsvRow, Format, Listing, Page};
 use crate::problem::Problem;
 
 /// Roles that can be stored with a user; what the platform may comes from tokens alone.
@@ -78,8 +80,39 @@ pub struct UserView {
     last_seen_at: Option<String>,
 }
 
+impl CsvRow for UserView {
+    const COLUMNS: &'static [&'static str] = &["user_id", "email", "roles", "created_at", "last_seen_at"];
+}
+
 #[OpenApi]
 impl Users {
+    /// Users of a tenant, by id
+    #[oai(path = "/api/v1/tenants/:tenant_id/users", method = "get", operation_id = "list_users")]
+    async fn list(
+        &self,
+        credentials: Credentials,
+        format: Format,
+        tenant_id: Path<String>,
+        /// Where the page begins: `next` of the page before
+        after: Query<Option<String>>,
+        /// 1 to 1000; 100 if left out
+        limit: Query<Option<String>>,
+    ) -> Result<Listing<UserView>, Problem> {
+        let app = &self.0;
+        let (_, tenant_id) = admin(app, &credentials, &tenant_id).await?;
+        let limit = page_limit(limit.0.as_deref())?;
+        let app = app.clone();
+        let page = move |after: Option<String>, limit| {
+            let app = app.clone();
+            async move {
+                let page = app.shown().await?.users(tenant_id, after.as_deref(), limit).await?;
+                let items = page.items.into_iter().map(UserView::from).collect();
+                Ok(Page { items, next: page.next })
+            }
+        };
+        Listing::of(format, after.0, limit, page).await
+    }
+
     /// Add a user, or add a removed one again
     #[oai(path = "/api/v1/tenants/:tenant_id/users", method = "post", operation_id = "add_user")]
     async fn add(
@@ -273,12 +306,25 @@ fn roles(named: Vec<String>) -> Result<Vec<String>, Problem> {
     Ok(sorted.into_iter().collect())
 }
 
-async fn show(_app: &App, _tenant_id: TenantId, user: &UserRecord) -> Result<UserView, Problem> {
+async fn show(app: &App, tenant_id: TenantId, user: &UserRecord) -> Result<UserView, Problem> {
+    let seen = app.shown().await?.user(tenant_id, &user.user_id).await?;
     Ok(UserView {
         user_id: user.user_id.to_string(),
         email: user.email.clone(),
         roles: user.roles.clone(),
         created_at: user.created_at.to_string(),
-        last_seen_at: user.last_heartbeat_at.map(|at| at.to_string()),
+        last_seen_at: seen.and_then(|seen| seen.last_seen_at).map(|at| at.to_string()),
     })
+}
+
+impl From<UserRow> for UserView {
+    fn from(row: UserRow) -> Self {
+        Self {
+            user_id: row.user_id,
+            email: row.email,
+            roles: row.roles,
+            created_at: row.created_at.to_string(),
+            last_seen_at: row.last_seen_at.map(|at| at.to_string()),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::log::EventLog;
+use crate::log::seek::{TABLES, bounds};
 use crate::{
     Cursor, HardwareId, InvalidValue, LogError, Position, Recorded, SessionId, Subject, TenantId, Time,
     UserId, decode,
@@ -68,7 +69,6 @@ impl EventLog {
         let user = filter.user_id.as_ref().map(UserId::as_str);
         let from = filter.from.map(Time::as_datetime);
         let to = filter.to.map(Time::as_datetime);
-        let mut arguments: Vec<&(dyn ToSql + Sync)> = vec![&tenant_id.0, &after.xid, &after.position, &limit];
         let wanted: [(&str, Option<&(dyn ToSql + Sync)>); 5] = [
             ("type =", filter.event_type.as_ref().map(|one| one as _)),
             ("session_id =", session.as_ref().map(|one| one as _)),
@@ -76,7 +76,29 @@ impl EventLog {
             ("occurred_at >=", from.as_ref().map(|one| one as _)),
             ("occurred_at <", to.as_ref().map(|one| one as _)),
         ];
-        let mut conditions = String::new();
+        // A type is of one class, and each class has tables of its own.
+        let (class, tables) = match filter.event_type.as_deref() {
+            None => ("", &TABLES[..]),
+            Some("seat_heartbeat") => (" and class = 'heartbeat'", &TABLES[2..]),
+            Some("seat_denied") => (" and class = 'denial'", &TABLES[1..2]),
+            Some(_) => (" and class = 'decision'", &TABLES[..1]),
+        };
+        let mut conditions = class.to_owned();
+        let mut span = match filter.session_id {
+            Some(session_id) => span_of(&client, session_id).await?,
+            None => Span::default(),
+        };
+        if filter.from.is_some() || filter.to.is_some() {
+            let (after, upto) = bounds(&client, tables, tenant_id, filter.from, filter.to).await?;
+            span.after = span.after.max(after);
+            span.upto = upto.map_or(span.upto, |upto| span.upto.min(upto));
+        }
+        let after = after.max(span.after);
+        let mut arguments: Vec<&(dyn ToSql + Sync)> = vec![&tenant_id.0, &after.xid, &after.position, &limit];
+        if span.upto < Span::default().upto {
+            arguments.extend([&span.upto.xid as &(dyn ToSql + Sync), &span.upto.position]);
+            conditions.push_str(" and (xid, position) <= ($5::bigint::text::xid8, $6)");
+        }
         for (condition, value) in wanted {
             if let Some(value) = value {
                 arguments.push(value);
@@ -120,9 +142,45 @@ impl EventLog {
     }
 }
 
+/// Where in the log the events of a question can be.
+struct Span {
+    after: Position,
+    upto: Position,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { after: Position::default(), upto: Position { xid: i64::MAX, position: i64::MAX } }
+    }
+}
+
+/// Transactions that may have got their number after the one that ended a session, and written of it before: far more
+/// than there are connections.
+const LATE_XIDS: i64 = 100_000;
+
+/// From the grant of a session to its end, if it has ended: its heartbeats are looked for nowhere else.
+async fn span_of(client: &deadpool_postgres::Object, session_id: SessionId) -> Result<Span, LogError> {
+    let statement = client
+        .prepare_cached(
+            "select type, xid::text::bigint, position from events_decision where session_id = $1 order by version",
+        )
+        .await?;
+    let mut span = Span::default();
+    for row in client.query(&statement, &[&session_id.0]).await? {
+        let (xid, position): (i64, i64) = (row.get(1), row.get(2));
+        if row.get::<_, &str>(0) == "seat_acquired" {
+            // The acquire itself is one of them.
+            span.after = Position { xid, position: position - 1 };
+        } else {
+            span.upto = Position { xid: xid + LATE_XIDS, position: i64::MAX };
+        }
+    }
+    Ok(span)
+}
+
 /// Waits, for a moment at most, until every transaction that runs now has ended: so whoever was answered before it
 /// asked finds its own events. A long transaction anywhere in the cluster only makes the page shorter.
-async fn settle(client: &deadpool_postgres::Object) -> Result<(), LogError> {
+pub(crate) async fn settle(client: &deadpool_postgres::Object) -> Result<(), LogError> {
     const SNAPSHOT: &str = "select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
                             from pg_current_snapshot() s";
     let statement = client.prepare_cached(SNAPSHOT).await?;

@@ -22,13 +22,9 @@ pub struct UserRecord {
     pub created_at: Time,
     /// When it last changed.
     pub updated_at: Time,
-    /// When it last held a seat that still lives.
-    pub last_heartbeat_at: Option<Time>,
 }
 
-const COLUMNS: &str = "u.user_id, u.email, u.roles, u.removed, u.created_at, u.updated_at,
-     (select max(t.last_heartbeat_at) from seats t join streams s on s.stream_id = t.stream_id
-      where s.tenant_id = u.tenant_id and t.user_id = u.user_id) as last_heartbeat_at";
+const COLUMNS: &str = "u.user_id, u.email, u.roles, u.removed, u.created_at, u.updated_at";
 
 /// The scope in which an email that was invited is held: one invitation of an email at a time.
 #[must_use]
@@ -57,27 +53,6 @@ impl EventLog {
         let statement = client.prepare_cached(&sql).await?;
         let row = client.query_opt(&statement, &[&tenant_id.0, &user_id.as_str()]).await?;
         row.as_ref().map(record).transpose()
-    }
-
-    /// The next users of a tenant after one, by id, removed ones left out.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn users_after(
-        &self,
-        tenant_id: TenantId,
-        after: Option<&UserId>,
-        limit: i64,
-    ) -> Result<Vec<UserRecord>, LogError> {
-        let client = self.database.get().await?;
-        let sql = format!(
-            "select {COLUMNS} from users u
-             where u.tenant_id = $1 and u.user_id > $2 and not u.removed order by u.user_id limit $3"
-        );
-        let statement = client.prepare_cached(&sql).await?;
-        let after = after.map_or("", UserId::as_str);
-        let rows = client.query(&statement, &[&tenant_id.0, &after, &limit]).await?;
-        rows.iter().map(record).collect()
     }
 
     /// The id of ours under which an email waits for its first sign-in.
@@ -137,6 +112,5 @@ fn record(row: &Row) -> Result<UserRecord, LogError> {
         removed: row.get("removed"),
         created_at: row.get::<_, DateTime<Utc>>("created_at").into(),
         updated_at: row.get::<_, DateTime<Utc>>("updated_at").into(),
-        last_heartbeat_at: row.get::<_, Option<DateTime<Utc>>>("last_heartbeat_at").map(Time::from),
     })
 }

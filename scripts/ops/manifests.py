@@ -74,7 +74,7 @@ class Manifests:
             for source in container.get("envFrom", []):
                 name = source["configMapRef"]["name"]
                 self.expect(name in self.names("ConfigMap"), where, f"no ConfigMap {name}")
-            for variable in container.get("env", []):
+            for variable in (one for one in container.get("env", []) if "valueFrom" in one):
                 name = variable["valueFrom"]["secretKeyRef"]["name"]
                 self.expect(name in secrets, where, f"no Secret {name}")
             for mount in container.get("volumeMounts", []):

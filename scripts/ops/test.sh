@@ -90,6 +90,7 @@ for part in monitoring cluster/staging cluster/production; do
     step "kubernetes-validate 1.32: $part" schemas "$out/${part/\//-}.yaml"
 done
 step "checkov: manifests" policies kubernetes "$out"/{staging,production,monitoring,cluster-staging,cluster-production}.yaml
+step "checkov: sources" "$tools/checkov/bin/checkov" --quiet --compact --skip-download --framework kubernetes --directory k8s
 step "promtool: rules" alerts
 step "promtool: each alert fires and clears" promtool test rules "$out/rules_test.yml"
 step "promtool: slow burns" promtool test rules "$out/slow_test.yml"

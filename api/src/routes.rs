@@ -11,6 +11,7 @@
 //! | GET …/events, …/trail | `routes/events.rs` |
 //! | GET …/state | `routes/state.rs` |
 //! | GET …/usage, …/denials | `routes/usage.rs` |
+//! | GET …/usage/what-if | `routes/what_if.rs` |
 //! | GET /health, /ready | `routes/health.rs` |
 //! | GET /openapi.json, /docs | here |
 
@@ -25,6 +26,7 @@ pub mod tenant_licenses;
 pub mod tenants;
 pub mod usage;
 pub mod users;
+pub mod what_if;
 
 use poem::endpoint::make_sync;
 use poem::{EndpointExt, IntoEndpoint, IntoResponse, Route, get};
@@ -52,6 +54,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("/api/v1/tenants/{tenant_id}/trail", "GET"),
     ("/api/v1/tenants/{tenant_id}/state", "GET"),
     ("/api/v1/tenants/{tenant_id}/usage", "GET"),
+    ("/api/v1/tenants/{tenant_id}/usage/what-if", "GET"),
     ("/api/v1/tenants/{tenant_id}/denials", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
@@ -93,6 +96,7 @@ type Apis = (
     events::Events,
     state::State,
     usage::Reports,
+    what_if::WhatIfs,
     health::Health,
 );
 
@@ -109,6 +113,7 @@ pub fn service(app: &App) -> OpenApiService<Apis, ()> {
         events::Events(app.clone()),
         state::State(app.clone()),
         usage::Reports(app.clone()),
+        what_if::WhatIfs(app.clone()),
         health::Health(app.clone()),
     );
     OpenApiService::new(apis, "CODITECT License Management", env!("CARGO_PKG_VERSION"))

@@ -294,6 +294,11 @@ async fn usage_and_denials_say_what_clients_did() {
     let denial = &denials["items"][0];
     assert_eq!((&denial["user_id"], &denial["reason"]), (&json!("carol"), &json!("no_seats_available")));
     assert!(denial["granted_after_seconds"].as_f64().unwrap() > 0.0);
+
+    // With a third seat nobody would have waited.
+    let what_if = json_of(&app, &format!("{}/usage/what-if?seats=3", own(&tenant)), &analyst).await;
+    assert_eq!((&what_if["as_it_was"]["denied"], &what_if["what_if"]["denied"]), (&json!(1), &json!(0)));
+    assert_eq!(what_if["license_id"], first);
 }
 
 #[tokio::test]
@@ -319,6 +324,10 @@ async fn a_bad_question_names_its_bad_part() {
         ("usage?from=noon", "from"),
         ("usage?bucket=minute&from=2000-01-01T00:00:00Z", "to"),
         ("usage?license_id=x", "license_id"),
+        ("usage/what-if", "seats"),
+        ("usage/what-if?seats=few", "seats"),
+        ("usage/what-if?seats=-1", "seats"),
+        ("usage/what-if?ttl_seconds=0", "ttl_seconds"),
         ("denials?after=nonsense", "after"),
         ("denials?to=noon", "to"),
         ("sessions?state=sleeping", "state"),
@@ -351,6 +360,7 @@ async fn each_role_reads_what_the_contract_gives_it() {
         ("/state", "tenant_admin auditor"),
         ("/usage", "tenant_admin analyst"),
         ("/denials", "tenant_admin analyst"),
+        ("/usage/what-if?seats=1", "tenant_admin analyst"),
     ];
     for (path, may) in read {
         let path = format!("{}{path}", own(&tenant));

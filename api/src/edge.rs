@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::problem::Problem;
+use crate::valve::Valve;
 use crate::{routes, telemetry};
 
 /// Requests that are worked on at a time; one more is told to come back.
@@ -18,6 +19,9 @@ const MAX_IN_FLIGHT: usize = 4_096;
 
 /// Longest time that a request may take, streams of events apart.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request for which there is no place is held, within the bound above, before it is sent away.
+const SENT_AWAY_AFTER: Duration = Duration::from_millis(250);
 
 /// Longest id that a caller may give its request, in characters.
 const MAX_REQUEST_ID: usize = 64;
@@ -41,6 +45,8 @@ impl<E: Endpoint> Middleware<E> for Edge {
         EdgeEndpoint {
             inner,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            acquires: Valve::default(),
+            others: Valve::default(),
             draining: self.draining.clone(),
         }
     }
@@ -50,6 +56,10 @@ impl<E: Endpoint> Middleware<E> for Edge {
 pub struct EdgeEndpoint<E> {
     inner: E,
     in_flight: Arc<Semaphore>,
+    /// Acquires wait for signatures; who holds a seat keeps it although they do not fit.
+    acquires: Valve,
+    /// Heartbeats and releases.
+    others: Valve,
     draining: Arc<AtomicBool>,
 }
 
@@ -94,10 +104,21 @@ impl<E: Endpoint> EdgeEndpoint<E> {
             return Problem::Unavailable { why: "This replica is about to end. Try again." }
                 .respond(request_id);
         }
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+        let valve = match route {
+            "/api/v1/licenses/acquire" => Some(&self.acquires),
+            "/api/v1/licenses/heartbeat" | "/api/v1/licenses/release" => Some(&self.others),
+            _ => None,
+        };
+        let place = valve.map(Valve::enter);
+        let permit = self.in_flight.try_acquire();
+        if permit.is_err() || matches!(place, Some(None)) {
+            if permit.is_ok() {
+                // Whoever does not wait as told would take the time that the others' work needs.
+                tokio::time::sleep(SENT_AWAY_AFTER).await;
+            }
             return Problem::Unavailable { why: "Too many requests at a time. Try again." }
                 .respond(request_id);
-        };
+        }
         let work = std::panic::AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
             Ok(Ok(Ok(response))) => response.into_response(),

@@ -20,6 +20,7 @@ pub mod replay;
 mod routes;
 pub mod signing;
 pub mod telemetry;
+mod valve;
 pub mod verify_token;
 
 pub use problem::Problem;

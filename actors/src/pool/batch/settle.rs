@@ -172,7 +172,11 @@ impl Run<'_> {
                     Next::Answer(Answer::Alive { deadline })
                 }
                 Some(Some(standing)) => Next::Answer(Answer::NotAccepted(standing)),
-                Some(None) => Next::LookUp,
+                Some(None) => {
+                    // The mirror has moved its deadline already: a holder who goes on would keep a ghost alive.
+                    self.ended.push((*session_id, String::new()));
+                    Next::LookUp
+                }
             },
             // Perhaps it is not held only because this batch expired it, and that was refused.
             Outcome::NotHeld { .. } if written => Next::LookUp,

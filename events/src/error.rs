@@ -74,7 +74,10 @@ impl From<tokio_postgres::Error> for LogError {
         // A name or a stream that another statement made at the same instant: the next attempt is told so. Any other
         // duplicate is one that will stay.
         let made_meanwhile = *state == SqlState::UNIQUE_VIOLATION
-            && matches!(database.constraint(), Some("names_pkey" | "streams_pkey"));
+            && matches!(
+                database.constraint(),
+                Some("names_pkey" | "streams_pkey" | "events_decision_version")
+            );
         if made_meanwhile || rolled_back.contains(state) {
             return Self::RolledBack(text);
         }

@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-server test-sdk ops-test drills audit lint bench coverage schemathesis engines
+.PHONY: run test test-server test-sdk ops-test drills audit faults lint bench coverage schemathesis engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
@@ -32,6 +32,14 @@ drills: engines ## restore, loss of Redis, fail-over, rotation, rollout, revocat
 audit: ## advisories and licences of what we build upon
 	@scripts/install-python.sh
 	@scripts/ops/audit.sh
+
+FAULTS_AT_A_TIME ?= 3
+
+faults: engines ## every fault, with real processes; prints a table of what became of each (about 10 minutes)
+	@$(CARGO) build --quiet --package api --package faults --features api/fail-points --bins
+	@target/debug/faults --forget
+	-$(CARGO) test --package faults --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME)
+	@target/debug/faults
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --all --check

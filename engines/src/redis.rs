@@ -27,6 +27,8 @@ pub struct RedisOptions {
     pub persistence: bool,
     /// Settings beyond ours, as in `redis.conf`; a later one overrides an earlier one.
     pub settings: Vec<(String, String)>,
+    /// Variables of the process, such as a library to load before others.
+    pub variables: Vec<(String, String)>,
 }
 
 impl RedisOptions {
@@ -39,6 +41,13 @@ impl RedisOptions {
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds one variable of the process.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variables.push((name.into(), value.into()));
         self
     }
 

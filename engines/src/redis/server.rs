@@ -87,6 +87,7 @@ impl Server {
         command.args(["--appendonly", if self.options.persistence { "yes" } else { "no" }]);
         command.arg("--pidfile").arg(self.layout.root.join("redis.pid"));
         command.arg("--dir").arg(self.data());
+        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
         for (name, value) in &self.options.settings {
             command.arg(format!("--{name}")).arg(value);
         }

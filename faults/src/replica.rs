@@ -1,7 +1,7 @@
 //! One replica: `coditect-license serve` as a process of its own, which can be killed, frozen, ended in order, and
 //! started again at the same address.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -121,7 +121,7 @@ impl Replica {
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary).arg("serve");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.envs(besides.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(File::from(log.try_clone()?)).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.process_group(0).kill_on_drop(true);
         self.child = Some(command.spawn().with_context(|| format!("start {}", self.binary.display()))?);
         self.starts += 1;

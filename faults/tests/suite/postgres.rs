@@ -48,7 +48,7 @@ async fn postgres_killed() -> Result<()> {
 #[ignore = "make faults"]
 async fn postgres_backends_terminated() -> Result<()> {
     let fault = "pg_terminate_backend of the service's connections, again and again";
-    let seen = Trial::new("postgres_backends_terminated", fault, 5 * SECOND)
+    let seen = Trial::new("postgres_backends_terminated", fault, 9 * SECOND)
         .run(async |stand, _| {
             let admin = stand.superuser().await?;
             let mut ended = 0;
@@ -267,7 +267,7 @@ async fn postgres_disk_full() -> Result<()> {
     let Some(disk) = SmallDisk::mount(400) else {
         return Line::skip(name, fault, "a file system of its own cannot be mounted (needs root)");
     };
-    let seen = Trial::new(name, fault, 8 * SECOND)
+    let seen = Trial::new(name, fault, 16 * SECOND)
         .without_postgres()
         .stand(|stand| {
             stand.postgres_dir = Some(disk.dir.join("postgres"));

@@ -301,7 +301,7 @@ async fn time_of(redis: &RedisClient) -> Result<i64> {
 async fn redis_fails_over_to_a_lagging_replica() -> Result<()> {
     let fault = "failover to a lagging Redis, the old primary still reachable by one replica";
     let port = faults::port()?;
-    let seen = Trial::new("redis_fails_over_to_a_lagging_replica", fault, 8 * SECOND)
+    let seen = Trial::new("redis_fails_over_to_a_lagging_replica", fault, 14 * SECOND)
         .stand(|stand| stand.redis.push(("port", port.to_string())))
         .run(async |stand, _| fail_over(stand, port).await)
         .await?;

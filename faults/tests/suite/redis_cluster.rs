@@ -117,7 +117,7 @@ impl Cluster {
 async fn redis_cluster_moves_slots() -> Result<()> {
     let fault = "Redis Cluster of three masters: the pools' slots move from one to another, twice";
     let cluster = Cluster::start().await?;
-    let seen = Trial::new("redis_cluster_moves_slots", fault, 9 * SECOND)
+    let seen = Trial::new("redis_cluster_moves_slots", fault, 18 * SECOND)
         .stand(|stand| stand.redis_url = Some(cluster.url()))
         .run(async |_, _| {
             let (mut slots, mut keys) = (0, 0);

@@ -69,10 +69,12 @@ pub(crate) async fn step(
 
 /// Of a page's transaction. Rows and cursor go together, so a crash that loses both only has them folded again, and
 /// nobody waits for the disk. Plans are made for the page at hand: what holds for an average page is wrong at the log's
-/// end, where the statistics know nothing.
+/// end, where the statistics know nothing. Every table has the index that its fold needs; a table that was empty a moment ago
+/// must not tempt the planner to read it whole for every row.
 fn settings() -> String {
     format!(
-        "set local synchronous_commit = off; set local plan_cache_mode = force_custom_plan; set local jit = off;
+        "set local synchronous_commit = off; set local plan_cache_mode = force_custom_plan;
+         set local jit = off; set local enable_seqscan = off;
          set local idle_in_transaction_session_timeout = {}",
         FROZEN.as_millis()
     )

@@ -1,6 +1,7 @@
--- What came of earlier refusals: the same user's next grant of the same product, in time.
+-- What came of earlier refusals: the same user's next grant of the same product, in time. The page is read once, whatever
+-- the statistics of a table that was just made say.
 -- $1, $2: after this place; $3, $4: up to this one.
-with grants as (
+with grants as materialized (
   select e.tenant_id, e.user_id, s.product, e.occurred_at, e.position, e.session_id
   from events_decision e join streams s using (stream_id)
   where e.type = 'seat_acquired'

@@ -156,6 +156,8 @@ pub struct AcquireSeat {
     pub machine_name: Option<MachineName>,
     /// Recorded with the grant.
     pub key: Option<IdempotencyKey>,
+    /// The session that this acquire was granted before: only that one will do.
+    pub renews: Option<SessionId>,
 }
 
 /// All pools. Cheap to clone.
@@ -210,9 +212,9 @@ impl Pools {
         preview: oneshot::Sender<Preview>,
         request: &Request,
     ) -> Result<Answer, NoAnswer> {
-        let AcquireSeat { user_id, hardware_id, machine_name, key } = seat;
+        let AcquireSeat { user_id, hardware_id, machine_name, key, renews } = seat;
         let session_id = SessionId::mint();
-        let command = Command::Acquire { session_id, user_id, hardware_id, machine_name, key };
+        let command = Command::Acquire { session_id, user_id, hardware_id, machine_name, key, renews };
         self.ask(license_id, command, Some(preview), request).await
     }
 

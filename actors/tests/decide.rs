@@ -111,6 +111,7 @@ proptest! {
                     let session_id = SessionId::mint();
                     let command = Command::Acquire {
                         session_id, user_id: user(u), hardware_id: machine(m), machine_name: None, key: None,
+                        renews: None,
                     };
                     let result = go(&mut state, &command, now);
                     let held = holders.iter_mut().find(|one| (one.user, one.machine) == (u, m));
@@ -189,6 +190,7 @@ proptest! {
         for u in users {
             let command = Command::Acquire {
                 session_id: SessionId::mint(), user_id: user(u), hardware_id: machine(0), machine_name: None, key: None,
+                renews: None,
             };
             go(&mut state, &command, at(i64::from(u))).unwrap();
         }
@@ -208,6 +210,7 @@ fn a_license_that_is_not_valid_now_refuses_with_its_own_word() {
         hardware_id: machine(1),
         machine_name: None,
         key: None,
+        renews: None,
     };
     let refused = |state: &PoolState| decide(state, &command, at(1_000), TTL).unwrap_err();
     let mut state = pool(1);
@@ -224,6 +227,36 @@ fn a_license_that_is_not_valid_now_refuses_with_its_own_word() {
         state.apply(&Subject::default(), &Event::LicenseUpdated(change), at(1));
         assert_eq!(refused(&state), Refusal::Denied(Reason::Standing(standing)));
     }
+}
+
+#[test]
+fn a_repeat_renews_its_session_and_never_takes_another() {
+    let mut state = pool(5);
+    let (first, other) = (SessionId::mint(), SessionId::mint());
+    let acquire = |session_id, renews| Command::Acquire {
+        session_id,
+        user_id: user(1),
+        hardware_id: machine(1),
+        machine_name: None,
+        key: None,
+        renews,
+    };
+    let repeat = acquire(SessionId::mint(), Some(first));
+    assert_eq!(decide(&state, &repeat, at(1), TTL), Err(Refusal::NotHeld), "it never was there");
+    go(&mut state, &acquire(first, None), at(1)).unwrap();
+    assert_eq!(
+        go(&mut state, &repeat, at(2)).unwrap(),
+        [Event::SeatHeartbeat { deadline: at(2).after(TTL) }]
+    );
+    go(
+        &mut state,
+        &Command::Revoke { session_id: first, by: "admin".to_owned(), reason: String::new() },
+        at(3),
+    )
+    .unwrap();
+    assert_eq!(decide(&state, &repeat, at(4), TTL), Err(Refusal::NotHeld), "it has ended");
+    go(&mut state, &acquire(other, None), at(5)).unwrap();
+    assert_eq!(decide(&state, &repeat, at(6), TTL), Err(Refusal::NotHeld), "the holder has another now");
 }
 
 #[test]

@@ -36,6 +36,30 @@ async fn mirror_comes_to(client: &Client, license_id: LicenseId, seats: i64) {
 }
 
 #[tokio::test]
+async fn a_repeat_of_an_acquire_whose_session_has_ended_takes_no_seat() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    let (tenant_id, license_id) = one.tenant(5).await;
+    one.join(tenant_id, "ada").await;
+    let granted = one.granted(license_id, "ada").await;
+    // The other replica has loaded the pool while the session lived, and does not know that it has ended.
+    let renewed = two.repeat(license_id, "ada", granted.session_id).await;
+    assert!(
+        matches!(&renewed, Answer::Renewed(grant) if grant.session_id == granted.session_id),
+        "{renewed:?}"
+    );
+    assert!(matches!(one.release(license_id, granted.session_id, "ada").await, Answer::Released));
+    for replica in [&two, &one] {
+        let answer = replica.repeat(license_id, "ada", granted.session_id).await;
+        assert!(matches!(answer, Answer::NotHeld { end: Some(SessionEnd::Released) }), "{answer:?}");
+    }
+    let client = world.superuser().await;
+    let row =
+        client.query_one("select count(*) from seats where stream_id = $1", &[&license_id.0]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0, "nobody got a seat for it");
+}
+
+#[tokio::test]
 async fn what_waits_is_decided_as_one_batch() {
     let world = World::new().await;
     let replica = world.replica().await;

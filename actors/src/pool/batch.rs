@@ -68,7 +68,7 @@ impl Pending {
 
     fn asks_for_seat(&self) -> Option<(SessionId, String)> {
         match &self.command {
-            Command::Acquire { session_id, user_id, hardware_id, .. } => {
+            Command::Acquire { session_id, user_id, hardware_id, renews: None, .. } => {
                 Some((*session_id, holder(user_id, hardware_id)))
             }
             _ => None,

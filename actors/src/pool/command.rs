@@ -21,6 +21,8 @@ pub enum Command {
         machine_name: Option<MachineName>,
         /// Recorded with the grant.
         key: Option<IdempotencyKey>,
+        /// It repeats the acquire that was granted this session: kept alive while it lives, and never granted anew.
+        renews: Option<SessionId>,
     },
     /// The holder lives.
     Heartbeat {

@@ -35,12 +35,17 @@ pub fn decide(
     ttl: Duration,
 ) -> Result<Vec<Proposed>, Refusal> {
     match command {
-        Command::Acquire { session_id, user_id, hardware_id, machine_name, .. } => {
+        Command::Acquire { session_id, user_id, hardware_id, machine_name, renews, .. } => {
             let standing = state.standing(now);
             if standing != events::Standing::Ok {
                 return Err(Refusal::Denied(Reason::Standing(standing)));
             }
-            if let Some(held) = state.held_by(user_id, hardware_id) {
+            let held = state.held_by(user_id, hardware_id);
+            // A late repeat would take a seat for nobody, should the session that it was granted have ended.
+            if renews.is_some() && *renews != held {
+                return Err(Refusal::NotHeld);
+            }
+            if let Some(held) = held {
                 let subject = Subject::holder(held, user_id.clone(), hardware_id.clone());
                 return Ok(vec![(subject, Event::SeatHeartbeat { deadline: now.after(ttl) })]);
             }

@@ -181,6 +181,7 @@ impl World {
                     hardware_id: client.hardware_id.clone(),
                     machine_name: None,
                     key: client.key.clone().map(|key| IdempotencyKey { key, request_hash: Vec::new() }),
+                    renews: None,
                 }
             }
         };

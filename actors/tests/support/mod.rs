@@ -85,14 +85,16 @@ impl Replica {
     }
 
     pub async fn acquire(&self, license_id: LicenseId, user: &str) -> Result<Answer, NoAnswer> {
-        let seat = AcquireSeat {
-            user_id: UserId::new(user).unwrap(),
-            hardware_id: HardwareId::new(format!("machine-of-{user}")).unwrap(),
-            machine_name: None,
-            key: None,
-        };
+        let seat = seat_of(user);
         let (preview, _previewed) = oneshot::channel();
         self.pools.acquire(license_id, seat, preview, &request()).await
+    }
+
+    /// An acquire that was granted this session before, sent again.
+    pub async fn repeat(&self, license_id: LicenseId, user: &str, session_id: SessionId) -> Answer {
+        let seat = AcquireSeat { renews: Some(session_id), ..seat_of(user) };
+        let (preview, _previewed) = oneshot::channel();
+        self.pools.acquire(license_id, seat, preview, &request()).await.unwrap()
     }
 
     pub async fn granted(&self, license_id: LicenseId, user: &str) -> Grant {
@@ -113,6 +115,16 @@ impl Replica {
     /// Waits until Redis has answered this replica.
     pub async fn gate_up(&self) {
         eventually("the gate", async || self.pools.gate().is_up()).await;
+    }
+}
+
+fn seat_of(user: &str) -> AcquireSeat {
+    AcquireSeat {
+        user_id: UserId::new(user).unwrap(),
+        hardware_id: HardwareId::new(format!("machine-of-{user}")).unwrap(),
+        machine_name: None,
+        key: None,
+        renews: None,
     }
 }
 

@@ -150,7 +150,8 @@ fn outcome(status: StatusCode, text: &str) -> Outcome {
     if status.is_success() {
         Outcome::Ok { status: status_code, body }
     } else if status.is_server_error() {
-        Outcome::Unknown { why: format!("{status_code} {}", body["code"].as_str().unwrap_or_default()) }
+        let said = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        Outcome::Unknown { why: format!("{status_code} {}: {}", said("code"), said("detail")) }
     } else {
         let code = body["code"].as_str().unwrap_or("").to_owned();
         Outcome::Refused { status: status_code, code, body }

@@ -248,6 +248,7 @@ async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> R
             (*session_id, Some(user_id))
         }
         Command::Revoke { session_id, .. } => (*session_id, None),
+        Command::Acquire { renews: Some(session_id), user_id, .. } => (*session_id, Some(user_id)),
         Command::Acquire { .. } | Command::Expire { .. } | Command::ChangeLicense { .. } => {
             return Ok(Answer::NotHeld { end: None });
         }

@@ -97,6 +97,7 @@ impl World {
                 hardware_id: newcomer.hardware_id,
                 machine_name: None,
                 key: None,
+                renews: None,
             };
             self.replicas[index].inbox.push(Ask { id, client: None, command });
             self.grant(index, id)?;

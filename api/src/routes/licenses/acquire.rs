@@ -116,7 +116,7 @@ fn parse(caller: &Caller, body: &Body<AcquireBody>, keys: &[HeaderValue]) -> Res
         [key] => Some(idempotency_key(key, body)?),
         _ => return Err(Problem::field("Idempotency-Key", "must be sent once")),
     };
-    Ok(AcquireSeat { user_id: caller.user_id.clone(), hardware_id, machine_name, key })
+    Ok(AcquireSeat { user_id: caller.user_id.clone(), hardware_id, machine_name, key, renews: None })
 }
 
 fn idempotency_key(key: &HeaderValue, body: &Body<AcquireBody>) -> Result<IdempotencyKey, Problem> {
@@ -187,6 +187,7 @@ async fn by_key(app: &App, asked: &Checked) -> Result<Option<Result<Acquired, Pr
     }
     let mut keyless = Checked { license_id: known.license_id, ..asked.clone() };
     keyless.seat.key = None;
+    keyless.seat.renews = Some(known.session_id);
     renew_known(app, &keyless, known.session_id).await.map(Some)
 }
 
@@ -210,10 +211,7 @@ async fn renew_known(
         Answer::Renewed(grant) if grant.session_id == session_id => {
             answer_grant(app, keyless, grant, signed, "renewed").await
         }
-        Answer::Granted(grant) => {
-            give_back(app, keyless, &grant).await;
-            Err(ended(app.log().session_end(session_id).await?))
-        }
+        Answer::NotHeld { end: Some(end) } => Err(Problem::SessionEnded(end)),
         Answer::Denied { reason: Reason::Standing(standing), .. } => Err(Problem::NotAccepted(standing)),
         Answer::UserRemoved => Err(REMOVED),
         _ => Err(ended(app.log().session_end(session_id).await?)),

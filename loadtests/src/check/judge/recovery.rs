@@ -53,7 +53,7 @@ enum Recovered {
     Unknown,
 }
 
-/// The first acquire that was sent after the fault had been repaired and succeeded.
+/// The first acquire that succeeded after the fault had been repaired.
 fn first_success(history: &History, fault: &Fault) -> Recovered {
     let Some(healed) = fault.healed else { return Recovered::Unknown };
     let is_acquire = |act: &Act| matches!(act, Act::Acquire { .. });

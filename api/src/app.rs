@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actors::{Gate, Grant, Members, Pools, Tenants, Writer};
 use anyhow::Context;
+use audit::Notary;
 use events::{Database, EventLog, LicenseId, LogError, Product, SessionId, SessionPlace, TenantId, Time};
 use moka::future::Cache;
 use poem::listener::{Acceptor, Listener, TcpAcceptor, TcpListener};
@@ -77,7 +78,7 @@ pub struct App {
     places: Cache<SessionId, SessionPlace>,
     licenses: Cache<(TenantId, Product), LicenseId>,
     draining: Arc<AtomicBool>,
-    background: Arc<[AbortHandle; 3]>,
+    background: Arc<[AbortHandle; 4]>,
     cors: Vec<String>,
 }
 
@@ -104,6 +105,8 @@ pub async fn build(config: &ServeConfig) -> anyhow::Result<App> {
         tokio::spawn(actors::reap(pools.clone())).abort_handle(),
         tokio::spawn(projections::run(log.clone())).abort_handle(),
         tokio::spawn(housekeeping(log.clone())).abort_handle(),
+        tokio::spawn(Notary::new(log.clone(), Arc::new(ring.clone())).run(config.notary.every()))
+            .abort_handle(),
     ];
     Ok(App {
         background: Arc::new(background),

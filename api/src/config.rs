@@ -3,6 +3,7 @@
 mod database;
 mod identity;
 mod listen;
+mod notary;
 mod signing;
 mod terms;
 
@@ -11,6 +12,7 @@ use clap::Args;
 pub use database::{DatabaseConfig, RedisConfig};
 pub use identity::IdentityConfig;
 pub use listen::{LimitConfig, ListenConfig, LogFormat, TelemetryConfig};
+pub use notary::NotaryConfig;
 pub(crate) use signing::ISSUER;
 pub use signing::{SignerKind, SigningConfig, TokenFormat};
 pub use terms::SessionConfig;
@@ -33,6 +35,8 @@ pub struct ServeConfig {
     pub session: SessionConfig,
     #[command(flatten)]
     pub limits: LimitConfig,
+    #[command(flatten)]
+    pub notary: NotaryConfig,
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }

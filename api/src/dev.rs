@@ -12,8 +12,8 @@ use clap::Args;
 use engines::{Postgres, PostgresOptions, Redis, RedisOptions};
 
 use crate::config::{
-    DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, RedisConfig, ServeConfig,
-    SessionConfig, SigningConfig, TelemetryConfig, TokenFormat,
+    DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, NotaryConfig, RedisConfig,
+    ServeConfig, SessionConfig, SigningConfig, TelemetryConfig, TokenFormat,
 };
 use crate::signing::LocalSigner;
 use crate::{app, telemetry};
@@ -95,6 +95,7 @@ pub async fn run(config: DevConfig, stop: impl Future<Output = ()> + Send + 'sta
         },
         session: config.session,
         limits: config.limits,
+        notary: NotaryConfig { notary_seal_seconds: 2 },
         telemetry: log,
     };
     events::migrate(&serve.database.database_url).await?;

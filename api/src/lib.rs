@@ -11,6 +11,7 @@ pub mod config;
 mod cors;
 pub mod dev;
 mod edge;
+pub mod evidence;
 pub mod keys;
 mod limits;
 mod listing;

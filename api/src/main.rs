@@ -6,10 +6,11 @@ use anyhow::Context;
 use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
 use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
 use api::dev::DevConfig;
+use api::evidence::{ArchiveOptions, ExportOptions, VerifyOptions};
 use api::keys::KeysCommand;
 use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
-use api::{analysis, app, dev, keys, telemetry, verify_token};
+use api::{analysis, app, dev, evidence, keys, telemetry, verify_token};
 use clap::{Parser, Subcommand};
 use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,6 +38,12 @@ enum Command {
     Keys(Box<KeysCommand>),
     /// What was true of a tenant at an instant, or the events that led there, out of the log, as lines of JSON
     Replay(ReplayCommand),
+    /// Recompute the log, an export or a proof against its signed checkpoints, and name what is not as it was sealed
+    Verify(Box<VerifyOptions>),
+    /// Write a tenant's events or checkpoints to a file
+    Export(Box<ExportOptions>),
+    /// Move heartbeats of days long ago out of the database into Parquet files; runs as the owner, like `migrate`
+    Archive(ArchiveOptions),
     /// Fold the log into the read models, and nothing else, until SIGTERM
     Project {
         #[command(flatten)]
@@ -76,7 +83,7 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(run(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("coditect-license: {error:#}");
             ExitCode::FAILURE
@@ -84,40 +91,38 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(config) => serve(&config).await,
-        Command::Dev(config) => dev::run(config, stopped()).await,
+        Command::Serve(config) => serve(&config).await?,
+        Command::Dev(config) => dev::run(config, stopped()).await?,
         Command::Migrate(database) => {
             let version = events::migrate(&database.database_url).await?;
             println!("schema version {version}");
-            Ok(())
         }
         Command::VerifyToken(config) => {
             println!("{}", verify_token::run(&config).await?);
-            Ok(())
         }
+        Command::Verify(options) => return evidence::verify(*options).await,
+        Command::Export(options) => evidence::export(*options).await?,
+        Command::Archive(options) => evidence::archive(options).await?,
         Command::Keys(command) => {
             println!("{}", keys::run(*command).await?);
-            Ok(())
         }
         Command::Replay(command) => {
-            replay::run(&command, &mut std::io::BufWriter::new(std::io::stdout())).await
+            replay::run(&command, &mut std::io::BufWriter::new(std::io::stdout())).await?;
         }
-        Command::Project { database, telemetry } => project(&database, &telemetry).await,
+        Command::Project { database, telemetry } => project(&database, &telemetry).await?,
         Command::Rebuild(command) => {
             println!("{}", analysis::rebuild(&command).await?);
-            Ok(())
         }
         Command::WhatIf(command) => {
             println!("{}", analysis::what_if(&command).await?);
-            Ok(())
         }
         Command::AnalystLogin(command) => {
             println!("{}", analysis::analyst_login(&command).await?);
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: &ServeConfig) -> anyhow::Result<()> {

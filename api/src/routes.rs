@@ -12,9 +12,11 @@
 //! | GET …/state | `routes/state.rs` |
 //! | GET …/usage, …/denials | `routes/usage.rs` |
 //! | GET …/usage/what-if | `routes/what_if.rs` |
+//! | GET /api/v1/checkpoints, …/checkpoints, …/events/{event_id}/proof, …/certificate | `routes/checkpoints.rs` |
 //! | GET /health, /ready | `routes/health.rs` |
 //! | GET /openapi.json, /docs | here |
 
+pub mod checkpoints;
 pub mod events;
 pub mod health;
 pub mod keys;
@@ -56,6 +58,10 @@ const PATTERNS: &[(&str, &str)] = &[
     ("/api/v1/tenants/{tenant_id}/usage", "GET"),
     ("/api/v1/tenants/{tenant_id}/usage/what-if", "GET"),
     ("/api/v1/tenants/{tenant_id}/denials", "GET"),
+    ("/api/v1/tenants/{tenant_id}/events/{event_id}/proof", "GET"),
+    ("/api/v1/tenants/{tenant_id}/certificate", "GET"),
+    ("/api/v1/tenants/{tenant_id}/checkpoints", "GET"),
+    ("/api/v1/checkpoints", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
     ("/openapi.json", "GET"),
@@ -97,6 +103,7 @@ type Apis = (
     state::State,
     usage::Reports,
     what_if::WhatIfs,
+    checkpoints::Checkpoints,
     health::Health,
 );
 
@@ -114,6 +121,7 @@ pub fn service(app: &App) -> OpenApiService<Apis, ()> {
         state::State(app.clone()),
         usage::Reports(app.clone()),
         what_if::WhatIfs(app.clone()),
+        checkpoints::Checkpoints(app.clone()),
         health::Health(app.clone()),
     );
     OpenApiService::new(apis, "CODITECT License Management", env!("CARGO_PKG_VERSION"))

@@ -7,6 +7,7 @@ mod local;
 mod public_key;
 mod register;
 mod ring;
+mod seal;
 mod token;
 
 use futures_util::future::BoxFuture;

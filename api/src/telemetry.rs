@@ -159,6 +159,8 @@ fn describe() {
     describe_gauge!("license_redis_up", "1 while Redis answers; 0: decisions are made without the gate.");
     describe_histogram!("license_redis_call_duration_seconds", Unit::Seconds, "Time of one script call.");
     describe_gauge!("license_postgres_up", "1 while Postgres answers; 0: requests are answered 503.");
+    describe_gauge!("license_notary_checkpoint", "Number of the latest checkpoint that this replica sealed.");
+    describe_counter!("license_notary_tenants_sealed_total", "Heads of tenants that were sealed.");
     describe_counter!("license_mirror_repairs_total", "Mirrors in Redis that were written from the log.");
     describe_histogram!(
         "license_signature_duration_seconds",

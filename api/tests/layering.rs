@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-const SERVICE: [&str; 6] = ["events", "merkle", "tokens", "actors", "projections", "api"];
+const SERVICE: [&str; 7] = ["events", "merkle", "audit", "tokens", "actors", "projections", "api"];
 
 /// The direct dependencies of a crate of the workspace, those of its tests apart.
 fn dependencies(name: &str) -> BTreeSet<String> {
@@ -28,10 +28,11 @@ fn arrows_point_one_way() {
     let only = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(of_the_service("events"), only(&[]));
     assert_eq!(of_the_service("merkle"), only(&[]));
+    assert_eq!(of_the_service("audit"), only(&["events", "merkle"]));
     assert_eq!(of_the_service("tokens"), only(&["merkle"]));
     assert_eq!(of_the_service("actors"), only(&["events"]));
     assert_eq!(of_the_service("projections"), only(&["events"]));
-    assert_eq!(of_the_service("api"), only(&["events", "tokens", "actors", "projections"]));
+    assert_eq!(of_the_service("api"), only(&["events", "audit", "tokens", "actors", "projections"]));
     // The load generator knows HTTP only, and the engines know nobody.
     assert_eq!(of_the_service("loadtests"), only(&[]));
     assert_eq!(of_the_service("engines"), only(&[]));
@@ -51,7 +52,7 @@ fn each_protocol_is_spoken_in_one_crate() {
             assert_eq!(dependencies(name).contains(library), name == speaker, "{name} and {library}");
         }
     }
-    for name in ["events", "merkle", "tokens", "actors", "projections"] {
+    for name in ["events", "merkle", "audit", "tokens", "actors", "projections"] {
         assert!(!dependencies(name).contains("poem") && !dependencies(name).contains("engines"), "{name}");
     }
 }

@@ -80,7 +80,8 @@ fn take_role() -> Hook {
     })
 }
 
-/// One connection of the login itself, for what only the database's owner may do: migrations, roles.
+/// One connection of the login itself, for what only the owner of the schema may do: migrations, roles, archives. It
+/// ends when the client is dropped; the handle waits for that.
 ///
 /// # Errors
 /// When it cannot be opened.

@@ -183,13 +183,22 @@ impl KeyRing {
         let input = claims
             .signing_input(&key.kid)
             .map_err(|error| SigningError::Corrupt(format!("the claims do not serialise: {error}")))?;
+        let signature = self.sign_bytes(&key.kid, input.as_bytes()).await?;
+        let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
+        Ok(SignedToken { token, public_key: key.pem, expires_at: claims.exp })
+    }
+
+    /// The signature of any message with one of the signer's keys.
+    ///
+    /// # Errors
+    /// When the signer fails, or takes too long.
+    pub async fn sign_bytes(&self, kid: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         let begun = Instant::now();
-        let signature = tokio::time::timeout(SIGN_TIMEOUT, self.signer.sign(&key.kid, input.as_bytes()))
+        let signature = tokio::time::timeout(SIGN_TIMEOUT, self.signer.sign(kid, message))
             .await
             .unwrap_or_else(|_| Err(SigningError::Unavailable("no signature in time".to_owned())))?;
         measure(self.signer.as_ref(), begun, 1);
-        let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
-        Ok(SignedToken { token, public_key: key.pem, expires_at: claims.exp })
+        Ok(signature)
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use api::app::{self, App};
 use api::config::{
-    DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, RedisConfig, ServeConfig,
-    SessionConfig, SigningConfig, TelemetryConfig,
+    DatabaseConfig, IdentityConfig, LimitConfig, ListenConfig, LogFormat, NotaryConfig, RedisConfig,
+    ServeConfig, SessionConfig, SigningConfig, TelemetryConfig,
 };
 use api::dev::{AUDIENCE, Issuer};
 use api::signing::LocalSigner;
@@ -128,6 +128,7 @@ impl TestApp {
                 rate_limit_per_user_per_minute: settings.per_user_per_minute,
                 rate_limit_per_tenant_per_second: settings.per_tenant_per_second,
             },
+            notary: NotaryConfig { notary_seal_seconds: 1 },
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Text,
                 rust_log: "warn".to_owned(),

@@ -5,7 +5,7 @@
 //! of a log in which whatever was looked at on the way was in order: of another, imported perhaps, all is read.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadpool_postgres::Object;
+use deadpool_postgres::Transaction;
 
 use crate::{LogError, Position, TenantId, Time};
 
@@ -17,7 +17,7 @@ pub(super) const TABLES: [&str; 3] = ["events_decision", "events_denial", "event
 
 /// A tenant's events of these tables from one time up to another are after the first place, and not after the second.
 pub(super) async fn bounds(
-    client: &Object,
+    client: &Transaction<'_>,
     tables: &[&str],
     tenant_id: TenantId,
     from: Option<Time>,
@@ -53,7 +53,7 @@ type Place = (Position, DateTime<Utc>);
 
 /// Looks at one tenant's events of one table.
 struct Seek<'a> {
-    client: &'a Object,
+    client: &'a Transaction<'a>,
     table: &'a str,
     tenant_id: TenantId,
     ends: Option<(Place, Place)>,
@@ -61,7 +61,7 @@ struct Seek<'a> {
 }
 
 impl<'a> Seek<'a> {
-    async fn new(client: &'a Object, table: &'a str, tenant_id: TenantId) -> Result<Self, LogError> {
+    async fn new(client: &'a Transaction<'a>, table: &'a str, tenant_id: TenantId) -> Result<Self, LogError> {
         let mut seek = Self { client, table, tenant_id, ends: None, looked_at: Vec::new() };
         let before_all = Position { xid: 0, position: -1 };
         if let Some(first) = seek.look(before_all, "asc", ">").await? {

@@ -221,6 +221,9 @@ impl Index {
     }
 }
 
+/// A row of leaves: tenant, index of the first, ids and hashes.
+type LeafRow = (Uuid, u64, Vec<(Uuid, Digest)>);
+
 /// Reads a file back: each event must give the leaf that was sealed. Answers how many there are.
 async fn check(client: &Client, file: &Path, written: &Written) -> Result<u64, AuditError> {
     let opened = File::open(file).map_err(AuditError::file(file))?;
@@ -249,11 +252,10 @@ async fn check(client: &Client, file: &Path, written: &Written) -> Result<u64, A
             found.len()
         )));
     }
-    let mut row: Option<(Uuid, u64, Vec<(Uuid, Digest)>)> = None;
+    let mut row: Option<LeafRow> = None;
     for (tenant_id, index, leaf) in found {
-        let covers = |row: &(Uuid, u64, Vec<(Uuid, Digest)>)| {
-            row.0 == tenant_id && (row.1..row.1 + row.2.len() as u64).contains(&index)
-        };
+        let covers =
+            |row: &LeafRow| row.0 == tenant_id && (row.1..row.1 + row.2.len() as u64).contains(&index);
         if !row.as_ref().is_some_and(covers) {
             let stored = client
                 .query_one(

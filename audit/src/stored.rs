@@ -88,6 +88,6 @@ impl StoredEvent {
 
 /// A stored time, exactly.
 pub(crate) fn time(at: DateTime<Utc>) -> String {
-    let whole = at.timestamp_subsec_micros() % 1_000 == 0;
+    let whole = at.timestamp_subsec_micros().is_multiple_of(1_000);
     at.to_rfc3339_opts(if whole { SecondsFormat::Millis } else { SecondsFormat::Micros }, true)
 }

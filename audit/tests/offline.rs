@@ -111,7 +111,8 @@ async fn the_file_of_checkpoints_cannot_be_changed_either() {
     let first_own = checkpoints.iter().position(own).unwrap();
     let first_leaves = checkpoints.iter().position(|line| line.contains("\"hashes\"")).unwrap();
     assert!(first_own < first_leaves);
-    let changes: [(usize, fn(&mut Value)); 4] = [
+    type Change = (usize, fn(&mut Value));
+    let changes: [Change; 4] = [
         (1, |value| value["root"] = "0".repeat(64).into()),
         (1, |value| value["number"] = 9.into()),
         (first_own, |value| value["size"] = 1.into()),

@@ -1,6 +1,6 @@
 //! A superuser changes the log in every way there is; verification finds it and names the first event.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is wrong")]
+#![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod sealed;
 #[path = "../../events/tests/support/mod.rs"]

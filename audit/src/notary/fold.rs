@@ -232,7 +232,7 @@ struct Nodes {
 
 impl Nodes {
     fn add(&mut self, tenant_id: Uuid, node: Node, hash: Digest) {
-        if node.level > 0 && node.level % STORED_LEVELS == 0 {
+        if node.level > 0 && node.level.is_multiple_of(STORED_LEVELS) {
             self.tenants.push(tenant_id);
             self.levels.push(node.level.into());
             self.indexes.push(node.index as i64);

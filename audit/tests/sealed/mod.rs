@@ -1,7 +1,6 @@
 //! A log with a notary of its own, whose key is known.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![expect(clippy::allow_attributes, reason = "not every test file leaves something unused")]
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 use std::sync::Arc;

@@ -20,7 +20,7 @@ import yaml
 FOREIGN_SETTINGS = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 # Subcommands that a program of today may still lack.
-PENDING = {"archive", "verify"}
+PENDING: set[str] = set()
 
 Object = dict[str, Any]
 

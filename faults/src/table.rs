@@ -26,9 +26,11 @@ pub struct Line {
 }
 
 fn folder() -> Result<PathBuf> {
+    // A program lies in `<target>/<profile>`, a test in `<target>/<profile>/deps`.
     let own = std::env::current_exe()?;
-    let target = own.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    let folder = target.context("not below a target folder")?.join("faults");
+    let place = own.parent().context("no folder of this program")?;
+    let profile = if place.ends_with("deps") { place.parent().unwrap_or(place) } else { place };
+    let folder = profile.parent().context("not below a target folder")?.join("faults");
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }

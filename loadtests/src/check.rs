@@ -11,7 +11,7 @@
 //! let fault = play.begin_fault("replica killed", FaultKind::default());
 //! // … break something, repair it …
 //! fault.healed("exit status 9, new process 4711 is ready");
-//! let history = play.finish().await?;
+//! let history = play.finish().await;
 //! examine(&history, &site).await?.assert_ok();
 //! # Ok(()) }
 //! ```

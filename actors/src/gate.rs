@@ -22,6 +22,13 @@ const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 /// How often Redis is asked whether it is back.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Attempts of a command in a cluster: each redirection takes one, and the client follows five. Out of attempts in the
+/// middle of a redirection the client gives up all its connections (fred 10.1, `send_asking_with_policy`).
+const CLUSTER_ATTEMPTS: u32 = 8;
+
+/// Pause before a client that gave up its connections is told to connect again.
+const CONNECT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Most sessions that one `sync_pool` call writes: a script blocks Redis while it runs.
 const SYNC_CHUNK: usize = 2_000;
 
@@ -91,7 +98,7 @@ impl Gate {
         let connection = ConnectionConfig {
             connection_timeout: Duration::from_secs(1),
             internal_command_timeout: Duration::from_secs(1),
-            max_command_attempts: 1,
+            max_command_attempts: if config.server.is_clustered() { CLUSTER_ATTEMPTS } else { 1 },
             max_command_buffer_len: 10_000,
             unresponsive: UnresponsiveConfig {
                 max_timeout: Some(Duration::from_millis(500)),
@@ -102,7 +109,6 @@ impl Gate {
         // Without end; 50 ms, doubling to 1 s.
         let policy = ReconnectPolicy::new_exponential(0, 50, 1_000, 2);
         let client = Client::new(config, Some(performance), Some(connection), Some(policy));
-        client.connect();
         let gate = Self {
             client,
             scripts: Arc::new(Scripts {
@@ -115,6 +121,7 @@ impl Gate {
             generation: Arc::new(AtomicU64::new(0)),
             closed: Arc::new(AtomicBool::new(false)),
         };
+        tokio::spawn(gate.clone().keep_connected());
         tokio::spawn(gate.clone().probe());
         Ok(gate)
     }
@@ -136,6 +143,17 @@ impl Gate {
     /// Counts up each time Redis comes back: what was mirrored before may have been missed since.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// The client reconnects by itself, without end; should it end all the same, it is told to begin again.
+    async fn keep_connected(self) {
+        while !self.is_closed() {
+            let ended = self.client.connect().await;
+            if !self.is_closed() {
+                tracing::warn!(?ended, "the Redis client gave up: connecting again");
+                tokio::time::sleep(CONNECT_AGAIN).await;
+            }
+        }
     }
 
     /// Asks Redis every now and then, so that nobody has to wait for it to find out.

@@ -6,12 +6,12 @@
 //! An email that was invited becomes the user who first signs in with it: the id of ours is removed and the user added,
 //! with the invitation's roles, in one append.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use events::{
     AddReason, Event, EventLog, LogError, NameClaim, NewEvent, Refused, StreamWrite, Subject, TenantId,
-    UserId,
+    UserId, email_key,
 };
 use moka::future::Cache;
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,13 @@ pub struct NewUser {
     pub email_verified: bool,
     /// The request that brought it.
     pub request_id: Option<String>,
+}
+
+impl NewUser {
+    /// The email, unless the issuer says that it may be somebody else's.
+    fn own_email(&self) -> Option<&str> {
+        self.email.as_deref().filter(|_| self.email_verified)
+    }
 }
 
 type Reply = oneshot::Sender<Result<(), String>>;
@@ -146,12 +153,22 @@ async fn add(
         let Some(head) = log.stream_head(tenant_id.0).await? else {
             return Err(LogError::Unavailable("the tenant is gone".to_owned()));
         };
-        let (mut missing, mut taken) = (HashMap::<&UserId, Addition>::new(), HashSet::new());
+        let ids: Vec<_> = users.iter().map(|(user, _)| user.user_id.as_str()).collect();
+        let emails: Vec<_> = users.iter().filter_map(|(user, _)| user.own_email()).collect();
+        let members = log.find_members(tenant_id, &ids).await?;
+        let mut invited = log.find_invitations(tenant_id, &emails).await?;
+        let mut missing = HashMap::<&UserId, Addition>::new();
         for (user, _) in users {
-            if !missing.contains_key(&user.user_id)
-                && let Some(addition) = Addition::of(log, user, &mut taken).await?
-            {
-                missing.insert(&user.user_id, addition);
+            let member = members.get(user.user_id.as_str());
+            if missing.contains_key(&user.user_id) || member.is_some_and(|member| !member.removed) {
+                continue;
+            }
+            // An invitation is taken once; who was removed comes back by an invitation only.
+            let invitation = user.own_email().and_then(|email| invited.remove(&email_key(email)));
+            if let (Some(id), Some(email)) = (invitation, user.own_email()) {
+                missing.insert(&user.user_id, Addition::invited(log, user, id, email).await?);
+            } else if member.is_none() {
+                missing.insert(&user.user_id, Addition::unasked(user));
             }
         }
         if missing.is_empty() {
@@ -182,9 +199,9 @@ async fn add(
 
 /// The id of ours under which the user's email waits.
 async fn invited(log: &EventLog, user: &NewUser) -> Result<Option<Uuid>, LogError> {
-    match &user.email {
-        Some(email) if user.email_verified => log.find_invitation(user.tenant_id, email).await,
-        _ => Ok(None),
+    match user.own_email() {
+        Some(email) => log.find_invitation(user.tenant_id, email).await,
+        None => Ok(None),
     }
 }
 
@@ -195,17 +212,13 @@ struct Addition {
 }
 
 impl Addition {
-    /// `None`: the user is a member already, or was removed and not invited again. An invitation is taken once.
-    async fn of(log: &EventLog, user: &NewUser, taken: &mut HashSet<Uuid>) -> Result<Option<Self>, LogError> {
-        let member = log.find_member(user.tenant_id, &user.user_id).await?;
-        if member.as_ref().is_some_and(|member| !member.removed) {
-            return Ok(None);
-        }
-        let waiting = invited(log, user).await?.filter(|id| taken.insert(*id));
-        let (Some(id), Some(email)) = (waiting, &user.email) else {
-            let events = vec![event(user, user.user_id.clone(), added(user, Vec::new()))];
-            return Ok(member.is_none().then_some(Self { events, names: Vec::new() }));
-        };
+    fn unasked(user: &NewUser) -> Self {
+        let events = vec![event(user, user.user_id.clone(), added(user, Vec::new()))];
+        Self { events, names: Vec::new() }
+    }
+
+    /// The id of ours, under which the email waited, goes; its roles are the user's from now on.
+    async fn invited(log: &EventLog, user: &NewUser, id: Uuid, email: &str) -> Result<Self, LogError> {
         let placeholder =
             UserId::new(id.to_string()).map_err(|error| LogError::Rejected(error.to_string()))?;
         let roles = log.find_member(user.tenant_id, &placeholder).await?.map(|member| member.roles);
@@ -213,7 +226,7 @@ impl Addition {
             event(user, placeholder, Event::UserRemoved {}),
             event(user, user.user_id.clone(), added(user, roles.unwrap_or_default())),
         ];
-        Ok(Some(Self { events, names: vec![invitation(user.tenant_id, id, email, false)] }))
+        Ok(Self { events, names: vec![invitation(user.tenant_id, id, email, false)] })
     }
 }
 

@@ -1,5 +1,8 @@
 //! Questions that name something other than a stream: a tenant by its claim, a session's pool, an Idempotency-Key.
 
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::log::EventLog;
@@ -202,6 +205,26 @@ impl EventLog {
             .await?;
         let row = client.query_opt(&statement, &[&tenant_id.0, &user_id.as_str()]).await?;
         Ok(row.map(|row| Member { roles: row.get(0), removed: row.get(1) }))
+    }
+
+    /// Those of many users that were ever added to a tenant.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn find_members(
+        &self,
+        tenant_id: TenantId,
+        user_ids: &[&str],
+    ) -> Result<HashMap<String, Member>, LogError> {
+        let client = self.database.get().await?;
+        let statement = client
+            .prepare_cached(
+                "select user_id, roles, removed from users where tenant_id = $1 and user_id = any ($2)",
+            )
+            .await?;
+        let rows = client.query(&statement, &[&tenant_id.0, &user_ids]).await?;
+        let member = |row: &Row| (row.get(0), Member { roles: row.get(1), removed: row.get(2) });
+        Ok(rows.iter().map(member).collect())
     }
 
     /// Makes the heartbeat partitions of the coming days.

@@ -1,5 +1,7 @@
 //! Who belongs to a tenant, as `append` keeps it beside the log: never behind what was answered.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -65,6 +67,24 @@ impl EventLog {
             client.prepare_cached("select stream_id from names where scope = $1 and name = $2").await?;
         let (scope, name) = (invitation_scope(tenant_id), email_key(email));
         Ok(client.query_opt(&statement, &[&scope, &name]).await?.map(|row| row.get(0)))
+    }
+
+    /// Those of many emails that were invited, by [`email_key`], and the ids under which they wait.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn find_invitations(
+        &self,
+        tenant_id: TenantId,
+        emails: &[&str],
+    ) -> Result<HashMap<String, Uuid>, LogError> {
+        let client = self.database.get().await?;
+        let statement = client
+            .prepare_cached("select name, stream_id from names where scope = $1 and name = any ($2)")
+            .await?;
+        let keys: Vec<_> = emails.iter().map(|email| email_key(email)).collect();
+        let rows = client.query(&statement, &[&invitation_scope(tenant_id), &keys]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Whether a user of a tenant, removed ones apart, has this email.

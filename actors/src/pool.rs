@@ -2,10 +2,11 @@
 //!
 //! Traps of ractor met here. Mailboxes are unbounded: a permit is taken before a command is sent and travels in it.
 //! A handler cannot drain its mailbox: commands gather in `waiting` while a batch runs in a task of its own, which owns
-//! the reply ports. A panic in that task comes back as a failed completion, and kills the actor on purpose: its
+//! the reply ports; heartbeats likewise, beside the batch (`pool/beat.rs`). A panic in that task comes back as a failed completion, and kills the actor on purpose: its
 //! supervisor starts another, which loads the pool from its snapshot and the log.
 
 pub(crate) mod batch;
+pub(crate) mod beat;
 pub(crate) mod change;
 pub mod command;
 pub mod decide;
@@ -14,15 +15,17 @@ pub(crate) mod mirror;
 pub(crate) mod plan;
 pub mod state;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use events::{LicenseId, LogError};
+use events::{LicenseId, LogError, SessionId, Time};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use batch::{Context, Core, Pending};
+use beat::Beaten;
 use command::Command;
 
 /// Most commands of one batch.
@@ -43,6 +46,8 @@ pub(crate) enum Message {
     Ask(Box<Pending>),
     /// The batch under way is over; `Err` says that it panicked.
     Done(Result<Finished, String>),
+    /// The heartbeats under way are; `Err` as above.
+    Beaten(Result<Beaten, String>),
     /// A deadline may have passed, or heartbeats wait to be told to the mirror.
     Timer,
     /// Fails on purpose: what a supervisor does then is tested with it.
@@ -67,6 +72,11 @@ pub(crate) struct Shell {
     core: Option<Box<Core>>,
     busy: bool,
     waiting: Vec<Pending>,
+    /// Heartbeats go beside the batch: they need no core.
+    beating: bool,
+    beats: Vec<Pending>,
+    /// Heartbeats that `core` has not been told of.
+    beaten: HashMap<SessionId, Time>,
     /// When the timer fires, and how to stop it.
     timer: Option<(Instant, tokio::task::AbortHandle)>,
     panic_next: bool,
@@ -78,7 +88,16 @@ impl Actor for Pool {
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Shell, ActorProcessingErr> {
-        Ok(Shell { core: None, busy: false, waiting: Vec::new(), timer: None, panic_next: false })
+        Ok(Shell {
+            core: None,
+            busy: false,
+            waiting: Vec::new(),
+            beating: false,
+            beats: Vec::new(),
+            beaten: HashMap::new(),
+            timer: None,
+            panic_next: false,
+        })
     }
 
     async fn post_stop(&self, _: ActorRef<Message>, shell: &mut Shell) -> Result<(), ActorProcessingErr> {
@@ -95,6 +114,9 @@ impl Actor for Pool {
         shell: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            Message::Ask(pending) if matches!(pending.command, Command::Heartbeat { .. }) => {
+                shell.beats.push(*pending);
+            }
             Message::Ask(pending) => shell.waiting.push(*pending),
             Message::Timer => {
                 shell.timer = None;
@@ -107,20 +129,65 @@ impl Actor for Pool {
                 }
                 shell.core = finished.core;
             }
-            Message::Done(Err(panic)) => {
+            Message::Beaten(Ok(beaten)) => {
+                shell.beating = false;
+                shell.beaten.extend(beaten);
+            }
+            Message::Done(Err(panic)) | Message::Beaten(Err(panic)) => {
                 return Err(format!("the batch of pool {} panicked: {panic}", self.license_id).into());
             }
             #[cfg(any(test, feature = "fail-points"))]
             Message::Panic => shell.panic_next = true,
         }
+        if !shell.beating && !shell.beats.is_empty() {
+            self.beat(&myself, shell);
+        }
         if !shell.busy {
+            shell.tell_core();
             self.next(&myself, shell);
         }
         Ok(())
     }
 }
 
+impl Shell {
+    /// What heartbeats moved: deadlines in the state, and in the mirror when its turn comes.
+    fn tell_core(&mut self) {
+        if self.beaten.is_empty() {
+            return;
+        }
+        let Some(core) = &mut self.core else {
+            // The mirror is told of these sessions although nobody asks for a seat: that needs the core.
+            if self.waiting.is_empty() {
+                self.waiting.push(expire());
+            }
+            return;
+        };
+        for (session_id, deadline) in &self.beaten {
+            core.state.extend(*session_id, *deadline);
+        }
+        core.mirror.note(self.beaten.drain().map(|(session_id, _)| session_id));
+    }
+}
+
 impl Pool {
+    /// Sends the heartbeats that wait.
+    fn beat(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
+        let rest = shell.beats.split_off(shell.beats.len().min(MAX_BATCH));
+        let beats = std::mem::replace(&mut shell.beats, rest);
+        shell.beating = true;
+        let (context, license_id) = (self.context.clone(), self.license_id);
+        let span = span_of(&beats);
+        let work = async move {
+            let mut beaten = Beaten::new();
+            if let Err(error) = beat::run(&context, license_id, beats, &mut beaten).await {
+                tracing::warn!(%error, %license_id, "heartbeats were not answered");
+            }
+            beaten
+        };
+        spawn(myself, span, work, Message::Beaten);
+    }
+
     /// Starts the next batch, or waits for the next deadline.
     fn next(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
         if shell.waiting.is_empty() {
@@ -132,22 +199,12 @@ impl Pool {
         shell.busy = true;
         let (context, license_id, core) = (self.context.clone(), self.license_id, shell.core.take());
         let panic = std::mem::take(&mut shell.panic_next);
-        let myself = myself.clone();
         let span = span_of(&batch);
-        let run = async move {
-            let work = async move {
-                fail_if_told(panic);
-                work(context, license_id, core, batch).await
-            };
-            let done = std::panic::AssertUnwindSafe(work).catch_unwind().await;
-            let done = done.map_err(|panic| match panic.downcast_ref::<&str>() {
-                Some(text) => (*text).to_owned(),
-                None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
-            });
-            // Nobody hears this only if the actor was stopped meanwhile.
-            let _ = myself.cast(Message::Done(done));
+        let work = async move {
+            fail_if_told(panic);
+            work(context, license_id, core, batch).await
         };
-        tokio::spawn(run.instrument(span));
+        spawn(myself, span, work, Message::Done);
     }
 
     fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
@@ -171,6 +228,26 @@ impl Pool {
         });
         shell.timer = Some((at, timer.abort_handle()));
     }
+}
+
+/// Runs work in a task of its own, and sends the actor what came of it, be it a panic.
+fn spawn<T: Send + 'static>(
+    myself: &ActorRef<Message>,
+    span: tracing::Span,
+    work: impl Future<Output = T> + Send + 'static,
+    message: impl FnOnce(Result<T, String>) -> Message + Send + 'static,
+) {
+    let myself = myself.clone();
+    let run = async move {
+        let done = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+        let done = done.map_err(|panic| match panic.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
+        });
+        // Nobody hears this only if the actor was stopped meanwhile.
+        let _ = myself.cast(message(done));
+    };
+    tokio::spawn(run.instrument(span));
 }
 
 /// The span of a batch's work. It is a child of its first command's; the gate and the append serve the others as well,

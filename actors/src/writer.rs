@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use events::{Appended, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use uuid::Uuid;
 
 use crate::clock::PostgresClock;
 use crate::fail_point;
@@ -38,11 +39,18 @@ pub struct Job {
     pub streams: Vec<StreamWrite>,
     /// Names to hold or let go.
     pub names: Vec<NameClaim>,
-    /// Heartbeats.
+    /// Heartbeats, all of one pool.
     pub heartbeats: Vec<HeartbeatWrite>,
 }
 
 impl Job {
+    /// The streams that a job touches: two jobs of one pool never go in one statement. They would be judged by the
+    /// same version, or move the same seat.
+    fn touches(&self) -> impl Iterator<Item = Uuid> {
+        let streams = self.streams.iter().map(|stream| stream.stream_id);
+        streams.chain(self.heartbeats.first().map(|beat| beat.stream_id))
+    }
+
     fn len(&self) -> usize {
         self.heartbeats.len() + self.streams.iter().map(|stream| stream.events.len()).sum::<usize>()
     }
@@ -200,15 +208,15 @@ fn fill(first: Queued, waiting: &mut mpsc::Receiver<Queued>) -> (Vec<Queued>, Op
     if first.job.whole {
         return (vec![first], None);
     }
-    let mut streams: HashSet<_> = first.job.streams.iter().map(|stream| stream.stream_id).collect();
+    let mut touched: HashSet<_> = first.job.touches().collect();
     let mut group = vec![first];
     while let Ok(next) = waiting.try_recv() {
-        let again = next.job.streams.iter().any(|stream| streams.contains(&stream.stream_id));
+        let again = next.job.touches().any(|stream| touched.contains(&stream));
         if next.job.whole || again || events + next.job.len() > MAX_EVENTS {
             return (group, Some(next));
         }
         events += next.job.len();
-        streams.extend(next.job.streams.iter().map(|stream| stream.stream_id));
+        touched.extend(next.job.touches());
         group.push(next);
     }
     (group, None)

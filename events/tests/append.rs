@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use events::{Batch, Event, EventFilter, EventLog, LogError, NewEvent, Position, Refused, Standing};
 use support::{
-    Holder, Pool, TTL, World, acquired, batch, beats, denied, expired, holder, released, user, with_key,
+    Holder, Pool, TTL, World, acquired, again, batch, beats, denied, expired, holder, released, user,
+    with_key,
 };
 use uuid::Uuid;
 
@@ -215,7 +216,9 @@ async fn a_pool_that_accepts_again_while_its_heartbeat_waits_breaks_no_answer() 
         [ada.session_id]
     );
     assert_eq!(world.heartbeats(other, &bob).await.len(), 1);
-    world.write(&both).await;
+    let known = world.append(&again(&both)).await;
+    assert!(known.heartbeat(ada.session_id).is_ok() && known.heartbeat(bob.session_id).is_ok());
+    assert_eq!(world.heartbeats(other, &bob).await.len(), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 mod support;
 
 use chrono::{DateTime, Days, Utc};
-use events::HeartbeatWrite;
+use events::{HeartbeatWrite, Refused};
 use support::{World, beats};
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -96,8 +96,11 @@ async fn an_id_of_no_day_lands_in_the_rest_and_works_like_any_other() {
     ];
     for event_id in strange {
         let beat = beats([HeartbeatWrite { event_id, ..pool.beat(&ada) }]);
-        world.write(&beat).await;
-        world.write(&beat).await;
+        let at = world.write(&beat).await.at;
+        assert_eq!(
+            world.append(&support::again(&beat)).await.refused,
+            [Refused::Written { session: ada.session_id, at }]
+        );
         assert_eq!(partition_of(&world, event_id).await, "events_heartbeat_rest");
     }
     assert_eq!(world.heartbeats(pool, &ada).await.len(), strange.len());
@@ -109,7 +112,8 @@ async fn an_id_of_no_day_lands_in_the_rest_and_works_like_any_other() {
     let again = HeartbeatWrite { event_id: strange[0], ..pool.beat(&ada) };
     let next = HeartbeatWrite { event_id: id_of(Utc::now() + Days::new(20)), ..pool.beat(&ada) };
     let event_id = next.event_id;
-    world.write(&beats([again])).await;
+    let known = world.append(&support::again(&beats([again]))).await.refused;
+    assert!(matches!(known[..], [Refused::Written { .. }]), "{known:?}");
     world.write(&beats([next])).await;
     assert_eq!(partition_of(&world, event_id).await, "events_heartbeat_rest");
     assert_eq!(world.heartbeats(pool, &ada).await.len(), strange.len() + 1);

@@ -6,8 +6,8 @@ mod support;
 
 use events::{Batch, Event, EventLog, LogError, Refused, SessionEnd, Standing};
 use support::{
-    Holder, Pool, World, acquired, batch, beats, expired, given_back, holder, license_terms, new_event,
-    released, revoked, user, user_added, user_removed, whole, with_key,
+    Holder, Pool, World, acquired, again, batch, beats, expired, given_back, holder, license_terms,
+    new_event, released, revoked, user, user_added, user_removed, whole, with_key,
 };
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_key_of_an_acquire_that_renewed_is_stored_unless_another_session_has_i
     world.write(&renewal).await;
     let stored = Some((first.session_id, pool.license_id, vec![7; 32]));
     assert_eq!(found("key").await, stored);
-    world.write(&renewal).await;
+    world.append(&again(&renewal)).await;
     world.write(&with(&second, "key")).await;
     assert_eq!(found("key").await, stored);
 
@@ -83,7 +83,8 @@ async fn a_key_of_an_acquire_that_renewed_is_stored_unless_another_session_has_i
     assert_eq!(world.append(&with(&holder("ada"), "of nobody")).await.refused.len(), 1);
     assert_eq!(found("of nobody").await, None);
     world.write(&batch([pool.writes(3, [with_key(released(&first), "key")])])).await;
-    world.write(&renewal).await;
+    let resent = world.append(&again(&renewal)).await;
+    assert!(resent.heartbeat(first.session_id).is_ok());
     assert_eq!(found("key").await, None);
 }
 

@@ -7,7 +7,8 @@ mod support;
 use events::{Batch, EventLog, LogError, Refused};
 use futures_util::future::join_all;
 use support::{
-    Pool, World, acquired, batch, beats, connect, denied, holder, license_terms, released, whole, with_key,
+    Pool, World, acquired, again, batch, beats, connect, denied, holder, license_terms, released, whole,
+    with_key,
 };
 
 fn founding(name: &str) -> (Pool, Batch) {
@@ -62,17 +63,53 @@ async fn a_resent_heartbeat_is_not_written_twice() {
     let pool = world.pool().await;
     let ada = world.seat(pool, "ada").await;
     let beat = beats([pool.beat(&ada)]);
-    world.write(&beat).await;
-    world.write(&beat).await;
-    assert_eq!(world.number("select count(*) from events_heartbeat").await, 1);
+    let at = world.write(&beat).await.at;
+    let known = [Refused::Written { session: ada.session_id, at }];
+    // It is answered with its own time, and the seat stays as it was.
+    let before = world.everything().await;
+    assert_eq!(world.append(&again(&beat)).await.refused, known);
+    assert_eq!(world.everything().await, before);
 
     // The session ended meanwhile: what was answered stays answered.
     world.write(&batch([pool.writes(2, [released(&ada)])])).await;
     let before = world.everything().await;
-    world.write(&beat).await;
+    let resent = world.append(&again(&beat)).await;
+    assert_eq!(resent.refused, known);
+    assert_eq!(resent.heartbeat(ada.session_id), Ok(at));
     assert_eq!(world.everything().await, before);
     let late = world.append(&beats([pool.beat(&ada)])).await;
     assert_eq!(late.refused, [Refused::Missing { session: ada.session_id }]);
+}
+
+#[tokio::test]
+async fn a_first_heartbeat_that_arrives_after_its_repetition_moves_nothing() {
+    let world = World::new().await;
+    let pool = world.pool().await;
+    let (ada, bob) = (world.seat(pool, "ada").await, world.seat(pool, "bob").await);
+    let beat = beats([pool.beat(&ada), pool.beat(&bob)]);
+    assert_eq!(world.append(&again(&beat)).await.refused, []);
+    let before = world.everything().await;
+    assert!(world.log.append(&beat).await.is_err(), "nobody waits for it any more");
+    assert_eq!(world.everything().await, before);
+}
+
+/// The first sending holds the seat while its repetition arrives.
+#[tokio::test]
+async fn a_repetition_waits_for_the_sending_that_is_under_way() {
+    let world = World::new().await;
+    let pool = world.pool().await;
+    let ada = world.seat(pool, "ada").await;
+    let beat = beats([pool.beat(&ada)]);
+    let first = world.log.database().get().await.unwrap();
+    first.batch_execute("begin").await.unwrap();
+    let at = EventLog::append_on(&first, &beat).await.unwrap().at;
+    let (log, resend) = (world.log.clone(), again(&beat));
+    let sent = tokio::spawn(async move { log.append(&resend).await.unwrap() });
+    world.somebody_waits().await;
+    first.batch_execute("commit").await.unwrap();
+    assert_eq!(sent.await.unwrap().refused, [Refused::Written { session: ada.session_id, at }]);
+    assert_eq!(world.number("select count(*) from events_heartbeat").await, 1);
+    assert_eq!(world.deadline(pool, &ada).await, Some(at.after(beat.ttl)));
 }
 
 /// Both were answered by the one that moved the deadline.
@@ -91,7 +128,11 @@ async fn a_resent_batch_of_everything_is_known() {
     };
     let at = world.write(&all).await.at;
     let count = world.number("select count(*) from events").await;
-    assert_eq!(world.append(&all).await.refused, [Refused::Already { stream: pool.license_id.0, at }]);
+    let known = [
+        Refused::Already { stream: pool.license_id.0, at },
+        Refused::Written { session: ada.session_id, at },
+    ];
+    assert_eq!(world.append(&again(&all)).await.refused, known);
     assert_eq!(world.number("select count(*) from events").await, count);
     assert_eq!(world.version(pool.license_id.0).await, 3);
 }
@@ -107,10 +148,15 @@ async fn a_batch_sent_twice_at_once_is_written_once() {
             heartbeats: vec![pool.beat(&ada)],
             ..batch([pool.writes(version, [acquired(&bob), denied(&bob)])])
         };
-        let (one, two) = tokio::join!(world.append(&twice), world.append(&twice));
-        let mut refused = [one.refused, two.refused].concat();
-        let Some(Refused::Already { stream, .. }) = refused.pop() else { panic!("one of them came second") };
-        assert_eq!((stream, refused.len()), (pool.license_id.0, 0));
+        let resend = again(&twice);
+        let (first, repetition) = tokio::join!(world.log.append(&twice), world.append(&resend));
+        match (first, &repetition.refused[..]) {
+            (Ok(first), [Refused::Already { at, .. }, Refused::Written { at: beat, .. }]) => {
+                assert_eq!((*at, *beat), (first.at, first.at));
+            }
+            (Err(_), []) => {}
+            other => panic!("one of them came second: {other:?}"),
+        }
         assert_eq!(world.version(pool.license_id.0).await, version + 1);
     }
     assert_eq!(world.number("select count(*) from events_denial").await, 10);
@@ -171,6 +217,22 @@ async fn batches_that_share_pools_in_any_order_never_deadlock() {
         }
     });
     join_all(loops).await;
+}
+
+/// A stream that is not there yet has no row to lock.
+#[tokio::test]
+async fn two_that_make_the_same_stream_meet() {
+    let world = World::new().await;
+    let (pool, founding) = founding("acme");
+    let first = world.log.database().get().await.unwrap();
+    first.batch_execute("begin").await.unwrap();
+    let at = EventLog::append_on(&first, &founding).await.unwrap().at;
+    let (log, other) = (world.log.clone(), founding.clone());
+    let sent = tokio::spawn(async move { log.append(&other).await.unwrap().refused });
+    world.somebody_waits().await;
+    first.batch_execute("commit").await.unwrap();
+    let refused = sent.await.unwrap();
+    assert!(refused.contains(&Refused::Already { stream: pool.license_id.0, at }), "{refused:?}");
 }
 
 #[tokio::test]

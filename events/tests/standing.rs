@@ -33,7 +33,7 @@ async fn told(world: &World, pool: Pool, ada: &Holder) -> (Option<Standing>, Opt
     let beat = world.append(&beats([pool.beat(ada)])).await.refused;
     let heartbeat = beat.first().and_then(Refused::heartbeat).and_then(|(session, standing)| {
         assert_eq!((session, beat.len()), (ada.session_id, 1));
-        standing
+        standing.err().flatten()
     });
     let version = world.version(pool.license_id.0).await;
     let refused = world.append(&batch([pool.writes(version, [acquired(&holder("eve"))])])).await.refused;

@@ -5,6 +5,8 @@
 
 mod settle;
 
+pub(super) use settle::{look_up, reply};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,7 +64,7 @@ pub struct Preview {
 }
 
 impl Pending {
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         !self.reply.is_closed() && Instant::now() < self.deadline
     }
 
@@ -106,8 +108,8 @@ struct Run<'a> {
     repair: bool,
     /// Sessions that ended: taken out of the mirror.
     ended: Vec<(SessionId, String)>,
-    /// Sessions whose deadline moved.
-    beaten: Vec<SessionId>,
+    /// Sessions that acquires kept alive: the mirror is told of them.
+    renewed: Vec<SessionId>,
     /// Seats that the gate reserved: taken back unless they became sessions.
     reserved: Vec<(SessionId, String)>,
 }
@@ -124,7 +126,7 @@ pub(crate) async fn run(context: &Context, core: &mut Core, waiting: Vec<Pending
         caught_up: false,
         repair: false,
         ended: Vec::new(),
-        beaten: Vec::new(),
+        renewed: Vec::new(),
         reserved: Vec::new(),
     };
     run.ask_gate().await?;
@@ -180,11 +182,7 @@ impl Run<'_> {
     /// Decides, appends and settles once; whoever is not answered stays waiting.
     async fn round(&mut self) -> Result<(), LogError> {
         let now = self.context.writer.now();
-        let asked: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|one| Asked { command: &one.command, request_id: one.request_id.as_deref() })
-            .collect();
+        let asked: Vec<_> = self.waiting.iter().map(Asked::of).collect();
         let plan = Plan::of(&self.core.state, &asked, now, self.context.ttl);
         if self.is_suspicious(&plan) {
             if !self.caught_up {
@@ -231,7 +229,7 @@ impl Run<'_> {
         let unused = std::mem::take(&mut self.reserved).into_iter();
         self.ended.extend(unused.filter(|(session, _)| state.session(*session).is_none()));
         let ended = std::mem::take(&mut self.ended);
-        let beaten = std::mem::take(&mut self.beaten);
-        self.core.mirror.follow(self.context, &mut self.core.state, ended, beaten, self.repair).await;
+        self.core.mirror.note(std::mem::take(&mut self.renewed));
+        self.core.mirror.follow(self.context, &mut self.core.state, ended, self.repair).await;
     }
 }

@@ -54,10 +54,17 @@ impl Mirror {
         Ok(None)
     }
 
+    /// Takes note of sessions whose deadline moved.
+    pub(crate) fn note(&mut self, beaten: impl IntoIterator<Item = SessionId>) {
+        self.untold.extend(beaten);
+    }
+
     /// When heartbeats wait to be told of: the time until then.
     pub(crate) fn next_telling(&self) -> Option<Duration> {
-        let told_at = self.told_at.filter(|_| !self.untold.is_empty())?;
-        Some(EXTEND_EVERY.saturating_sub(told_at.elapsed()))
+        if self.untold.is_empty() {
+            return None;
+        }
+        Some(self.told_at.map_or(Duration::ZERO, |at| EXTEND_EVERY.saturating_sub(at.elapsed())))
     }
 
     /// Tells of the heartbeats that gathered, if it is time. Answers the sessions that the mirror has forgotten.
@@ -77,7 +84,6 @@ impl Mirror {
         context: &Context,
         state: &mut PoolState,
         ended: Vec<(SessionId, String)>,
-        beaten: Vec<SessionId>,
         repair: bool,
     ) {
         if !context.gate.is_up() {
@@ -85,7 +91,6 @@ impl Mirror {
             self.untold.clear();
             return;
         }
-        self.untold.extend(beaten);
         if repair {
             if let Err(error) = self.sync(context, state).await {
                 tracing::warn!(%error, license_id = %state.license_id, "the mirror was not repaired");

@@ -9,6 +9,7 @@ use events::{
 };
 use uuid::Uuid;
 
+use super::batch::Pending;
 use super::command::{Command, Reason};
 use super::decide::{Refusal, decide};
 use super::state::PoolState;
@@ -56,6 +57,12 @@ pub(crate) struct Plan {
 pub(crate) struct Asked<'a> {
     pub command: &'a Command,
     pub request_id: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn of(pending: &'a Pending) -> Self {
+        Self { command: &pending.command, request_id: pending.request_id.as_deref() }
+    }
 }
 
 impl Plan {

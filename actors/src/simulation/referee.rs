@@ -1,4 +1,4 @@
-//! The log in memory: the rules of `schema/V3__append.sql` as far as seats are concerned, for one pool.
+//! The log in memory: the rules of `schema/V10__append.sql` as far as seats are concerned, for one pool.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -126,7 +126,8 @@ impl Referee {
             }
         }
         for beat in &job.heartbeats {
-            if self.written.contains_key(&beat.event_id) {
+            if let Some(before) = self.written.get(&beat.event_id) {
+                refused.push(Refused::Written { session: beat.session_id, at: at(*before) });
                 continue;
             }
             let standing = self.standing();

@@ -135,8 +135,12 @@ impl Replica {
             return None;
         }
         self.load(around.log);
-        let take = self.inbox.len().min(around.rng.usize(1..5));
-        let asks: Vec<_> = self.inbox.drain(..take).collect();
+        // Heartbeats and decisions travel apart, as in `pool.rs`.
+        let is_beat = |ask: &Ask| matches!(ask.command, Command::Heartbeat { .. });
+        let beats = self.inbox.first().is_some_and(is_beat);
+        let take = around.rng.usize(1..5);
+        let alike = self.inbox.iter().take_while(|ask| is_beat(ask) == beats).take(take).count();
+        let asks: Vec<_> = self.inbox.drain(..alike).collect();
         let mut slots = Vec::new();
         for ask in asks {
             if let Some(said) = self.known_key(&ask, around).or_else(|| self.memory_of(&ask)) {
@@ -315,10 +319,9 @@ impl Replica {
             self.state = Some(draft);
             around.gate.release(ended.into_iter().map(|(session, _)| session));
         }
-        let deadline = written_at.after(Duration::from_millis(TTL as u64));
-        let beat = |session: SessionId| {
-            refused.iter().filter_map(Refused::heartbeat).find(|(refused, _)| *refused == session)
-        };
+        let ttl = Duration::from_millis(TTL as u64);
+        let deadline = written_at.after(ttl);
+        let beat = |session: SessionId| appended.as_ref().map_or(Err(None), |one| one.heartbeat(session));
         for (slot, outcome) in std::mem::take(&mut batch.slots).into_iter().zip(outcomes) {
             let said = match outcome {
                 Outcome::Grant { session_id, .. } if turned_away.contains(&session_id) => {
@@ -331,22 +334,24 @@ impl Replica {
                     }
                     Some(Said::Granted(session_id))
                 }
-                Outcome::Renew { session_id, .. } if beat(session_id).is_none() => {
-                    self.extend(session_id, deadline);
-                    Some(Said::Renewed(session_id))
-                }
-                Outcome::Renew { .. } => {
-                    stale = true;
-                    None
-                }
+                Outcome::Renew { session_id, .. } => match beat(session_id) {
+                    Ok(at) => {
+                        self.extend(session_id, at.after(ttl));
+                        Some(Said::Renewed(session_id))
+                    }
+                    Err(_) => {
+                        stale = true;
+                        None
+                    }
+                },
                 Outcome::Beat { session_id } => match beat(session_id) {
-                    None => {
-                        self.extend(session_id, deadline);
+                    Ok(at) => {
+                        self.extend(session_id, at.after(ttl));
                         Some(Said::Alive)
                     }
-                    Some((_, None)) => Some(Said::Ended),
+                    Err(None) => Some(Said::Ended),
                     // Not accepted: nothing that ends a session.
-                    Some((_, Some(_))) => continue,
+                    Err(Some(_)) => continue,
                 },
                 Outcome::Deny { .. } if written => Some(Said::Denied),
                 Outcome::NotHeld { .. } if written => Some(Said::Released),

@@ -44,9 +44,9 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
     metrics::histogram!("license_event_append_batch_size")
         .record(group.iter().map(|one| one.job.len() as f64).sum::<f64>());
     let span = span_of(&group);
-    let mut result = send_until_known(shared, connection, &batch).instrument(span).await;
+    let mut result = send_until_known(shared, connection, &mut batch).instrument(span).await;
     while fail_point::is_on("skip_compare_and_set") && expect_what_is_there(&mut batch, &result) {
-        result = send_until_known(shared, connection, &batch).await;
+        result = send_until_known(shared, connection, &mut batch).await;
     }
     match result {
         Ok(appended) => hand_out(group, &appended),
@@ -54,9 +54,8 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
             // One job that the database rejects must not take the others with it.
             tracing::error!(%error, jobs = group.len(), "a group was rejected: each of its jobs goes alone");
             for one in group {
-                let result =
-                    send_until_known(shared, connection, &batch_of(shared.ttl, std::slice::from_ref(&one)))
-                        .await;
+                let mut batch = batch_of(shared.ttl, std::slice::from_ref(&one));
+                let result = send_until_known(shared, connection, &mut batch).await;
                 let _ = one.reply.send(result);
             }
         }
@@ -148,7 +147,8 @@ fn count_events(job: &Job, refused: &[Refused]) {
             metrics::counter!("license_events_appended_total", "type" => new.event.name()).increment(1);
         }
     }
-    let beats = job.heartbeats.len() - refused.iter().filter(|one| one.heartbeat().is_some()).count();
+    let refused_beats = refused.iter().filter(|one| matches!(one.heartbeat(), Some((_, Err(_))))).count();
+    let beats = job.heartbeats.len() - refused_beats;
     if beats > 0 {
         metrics::counter!("license_events_appended_total", "type" => "seat_heartbeat")
             .increment(beats as u64);
@@ -159,9 +159,8 @@ fn count_events(job: &Job, refused: &[Refused]) {
 async fn send_until_known(
     shared: &Shared,
     connection: &mut Option<deadpool_postgres::Object>,
-    batch: &Batch,
+    batch: &mut Batch,
 ) -> Result<Appended, LogError> {
-    let mut maybe_written = false;
     let mut rollbacks = 0;
     let mut pause = RESEND.0;
     loop {
@@ -177,14 +176,14 @@ async fn send_until_known(
             Err(LogError::RolledBack(_)) if rollbacks < MAX_ROLLBACKS => rollbacks += 1,
             Err(error @ LogError::Unknown(_)) => {
                 tracing::warn!(%error, "the outcome of an append is unknown: sending it again");
-                maybe_written = true;
+                batch.resend = true;
                 discard(connection);
                 set_up(shared, false);
             }
             Err(error @ LogError::Unavailable(_)) => {
                 discard(connection);
                 set_up(shared, false);
-                if !maybe_written {
+                if !batch.resend {
                     return Err(error);
                 }
             }

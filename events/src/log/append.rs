@@ -1,4 +1,4 @@
-//! The one door. A batch goes in one statement; see `schema/V3__append.sql` for what it checks.
+//! The one door. A batch goes in one statement; see `schema/V10__append.sql` for what it checks.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Batch {
     pub names: Vec<NameClaim>,
     /// Heartbeats of any pool, each session at most once.
     pub heartbeats: Vec<HeartbeatWrite>,
+    /// The same was sent before, and its outcome is unknown.
+    pub resend: bool,
 }
 
 /// New events of one stream, on condition.
@@ -103,8 +105,19 @@ pub struct HeartbeatWrite {
 pub struct Appended {
     /// Postgres's clock at the append; a heartbeat's or grant's deadline is this plus the TTL.
     pub at: Time,
-    /// What was not written.
+    /// What was not written, or was written before.
     pub refused: Vec<Refused>,
+}
+
+impl Appended {
+    /// When the heartbeat of a session was written.
+    ///
+    /// # Errors
+    /// It was not: its pool does not accept, or, without a standing, there is no such seat of that user.
+    pub fn heartbeat(&self, session_id: SessionId) -> Result<Time, Option<Standing>> {
+        let judged = self.refused.iter().filter_map(Refused::heartbeat);
+        judged.into_iter().find(|(session, _)| *session == session_id).map_or(Ok(self.at), |(_, why)| why)
+    }
 }
 
 /// Why something was not written.
@@ -175,6 +188,14 @@ pub enum Refused {
         /// The name.
         name: String,
     },
+    /// A resend: the heartbeat was written before.
+    Written {
+        /// The session.
+        session: SessionId,
+        /// When it was written.
+        #[serde(deserialize_with = "time_of_postgres")]
+        at: Time,
+    },
     /// A heartbeat without a seat of that user.
     Missing {
         /// The session.
@@ -220,14 +241,15 @@ impl Refused {
         }
     }
 
-    /// The session whose heartbeat was refused, and the pool's standing if that is why.
+    /// The session whose heartbeat is meant: when it was written before, or why it is not, see [`Appended::heartbeat`].
     #[must_use]
-    pub fn heartbeat(&self) -> Option<(SessionId, Option<Standing>)> {
+    pub fn heartbeat(&self) -> Option<(SessionId, Result<Time, Option<Standing>>)> {
         match self {
-            Self::Missing { session } => Some((*session, None)),
-            Self::LicenseInactive { session } => Some((*session, Some(Standing::LicenseInactive))),
-            Self::LicenseExpired { session } => Some((*session, Some(Standing::LicenseExpired))),
-            Self::TenantInactive { session } => Some((*session, Some(Standing::TenantInactive))),
+            Self::Written { session, at } => Some((*session, Ok(*at))),
+            Self::Missing { session } => Some((*session, Err(None))),
+            Self::LicenseInactive { session } => Some((*session, Err(Some(Standing::LicenseInactive)))),
+            Self::LicenseExpired { session } => Some((*session, Err(Some(Standing::LicenseExpired)))),
+            Self::TenantInactive { session } => Some((*session, Err(Some(Standing::TenantInactive)))),
             _ => None,
         }
     }
@@ -352,6 +374,7 @@ impl EventLog {
                     &h_request,
                     &h_key,
                     &h_hash,
+                    &batch.resend,
                 ],
             )
             .await?;

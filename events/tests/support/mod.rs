@@ -272,6 +272,11 @@ pub fn whole(streams: impl IntoIterator<Item = StreamWrite>) -> Batch {
     Batch { whole: true, ..batch(streams) }
 }
 
+/// The same, sent again because the first sending's outcome is unknown.
+pub fn again(batch: &Batch) -> Batch {
+    Batch { resend: true, ..batch.clone() }
+}
+
 /// Heartbeats alone.
 pub fn beats(heartbeats: impl IntoIterator<Item = HeartbeatWrite>) -> Batch {
     Batch { ttl: TTL, heartbeats: heartbeats.into_iter().collect(), ..Batch::default() }

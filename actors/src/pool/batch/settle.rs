@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use events::{
-    Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, NewEvent, Refused, SessionId, Standing,
-    Time,
+    Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, NewEvent, Refused, SessionId, Time,
 };
 use tokio::sync::oneshot;
 
@@ -21,20 +20,12 @@ struct Verdict {
     at: Time,
     /// The decisions and denials are in the log; heartbeats are judged one by one.
     written: bool,
-    refused: Vec<Refused>,
+    appended: Appended,
 }
 
 impl Verdict {
     fn is_conflict(&self) -> bool {
-        self.refused.iter().any(|one| matches!(one, Refused::Conflict { .. }))
-    }
-
-    /// Why the heartbeat of a session was refused: its pool's standing, or `Some(None)` if there is no such seat.
-    fn heartbeat(&self, session_id: SessionId) -> Option<Option<Standing>> {
-        self.refused
-            .iter()
-            .filter_map(Refused::heartbeat)
-            .find_map(|(session, standing)| (session == session_id).then_some(standing))
+        self.appended.refused.iter().any(|one| matches!(one, Refused::Conflict { .. }))
     }
 }
 
@@ -103,11 +94,12 @@ impl Run<'_> {
 
     /// Reads the refusals: corrects deadlines, and turns away whom no further round can help.
     fn learn(&mut self, appended: Option<Appended>) -> Verdict {
-        let Some(Appended { mut at, refused }) = appended else {
-            return Verdict { at: self.context.writer.now(), written: true, refused: Vec::new() };
+        let Some(appended) = appended else {
+            let at = self.context.writer.now();
+            return Verdict { at, written: true, appended: Appended { at, refused: Vec::new() } };
         };
-        let mut written = true;
-        for one in &refused {
+        let (mut at, mut written) = (appended.at, true);
+        for one in &appended.refused {
             match one {
                 Refused::Already { at: before, .. } => at = *before,
                 Refused::Conflict { .. } => written = false,
@@ -132,13 +124,14 @@ impl Run<'_> {
                     self.turn_away(*session, &Answer::KeyTaken);
                 }
                 Refused::NameTaken { .. }
+                | Refused::Written { .. }
                 | Refused::Missing { .. }
                 | Refused::LicenseInactive { .. }
                 | Refused::LicenseExpired { .. }
                 | Refused::TenantInactive { .. } => {}
             }
         }
-        Verdict { at, written, refused }
+        Verdict { at, written, appended }
     }
 
     /// What an outcome comes to, given what was written.
@@ -155,29 +148,17 @@ impl Run<'_> {
             Outcome::Grant { session_id, used } if written => self
                 .hold(slot, *session_id, *used, license, deadline)
                 .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
-            Outcome::Renew { session_id, used } if verdict.heartbeat(*session_id).is_none() => {
+            Outcome::Renew { session_id, used } => {
+                let Ok(at) = verdict.appended.heartbeat(*session_id) else { return Next::CatchUp };
+                let deadline = at.after(self.context.ttl);
                 self.core.state.extend(*session_id, deadline);
-                self.beaten.push(*session_id);
+                self.renewed.push(*session_id);
                 self.hold(slot, *session_id, *used, license, deadline)
                     .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant)))
             }
-            Outcome::Renew { .. } => Next::CatchUp,
             Outcome::Deny { reason, used, total } if written => {
                 Next::Answer(Answer::Denied { reason: *reason, used: *used, total: *total })
             }
-            Outcome::Beat { session_id } => match verdict.heartbeat(*session_id) {
-                None => {
-                    self.core.state.extend(*session_id, deadline);
-                    self.beaten.push(*session_id);
-                    Next::Answer(Answer::Alive { deadline })
-                }
-                Some(Some(standing)) => Next::Answer(Answer::NotAccepted(standing)),
-                Some(None) => {
-                    // The mirror has moved its deadline already: a holder who goes on would keep a ghost alive.
-                    self.ended.push((*session_id, String::new()));
-                    Next::LookUp
-                }
-            },
             // Perhaps it is not held only because this batch expired it, and that was refused.
             Outcome::NotHeld { .. } if written => Next::LookUp,
             Outcome::End { .. } if written => Next::Answer(match slot.command {
@@ -233,7 +214,7 @@ fn count_expired(decisions: &[NewEvent]) {
 }
 
 /// Answers commands whose session is not held: how it ended, if it ever was this user's.
-async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
+pub(in crate::pool) async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
     for slot in slots {
         match not_held(&log, license_id, &slot.command).await {
             Ok(answer) => reply(slot, answer),
@@ -261,7 +242,7 @@ async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> R
     Ok(Answer::NotHeld { end })
 }
 
-fn reply(pending: Pending, answer: Answer) {
+pub(in crate::pool) fn reply(pending: Pending, answer: Answer) {
     let decision = match &answer {
         Answer::Granted(_) => Some("granted"),
         Answer::Renewed(_) => Some("renewed"),

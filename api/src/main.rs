@@ -15,6 +15,9 @@ use clap::{Parser, Subcommand};
 use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Floating licenses for CODITECT: a tenant buys N seats, any of its people may work, at most N at a time.
 #[derive(Parser)]
 #[command(name = "coditect-license", version)]

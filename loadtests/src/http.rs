@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -52,6 +52,8 @@ impl Call {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
     /// Unparsed.
     pub body: Bytes,
 }
@@ -112,8 +114,10 @@ impl Connection {
         sender.ready().await?;
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let body = response.into_body().collect().await?.to_bytes();
-        Ok(Answer { status, body })
+        Ok(Answer { status, retry_after, body })
     }
 }
 
@@ -142,7 +146,11 @@ mod tests {
 
     #[test]
     fn the_session_id_is_found_wherever_it_stands() {
-        let answer = |body: &'static str| Answer { status: 200, body: Bytes::from_static(body.as_bytes()) };
+        let answer = |body: &'static str| Answer {
+            status: 200,
+            retry_after: None,
+            body: Bytes::from_static(body.as_bytes()),
+        };
         assert_eq!(answer(r#"{"session_id":"a-1","status":"granted"}"#).session_id(), Some("a-1"));
         assert_eq!(answer(r#"{"x":1, "session_id" : "b" }"#).session_id(), Some("b"));
         assert_eq!(answer(r#"{"status":"ok"}"#).session_id(), None);

@@ -26,6 +26,8 @@ const MOST_GROWTH_KIB: u64 = 256 * 1024;
 struct Tally {
     by_status: BTreeMap<u16, u64>,
     slowest: Duration,
+    /// Sent away without being told when to come again.
+    without_retry_after: u64,
     begun: Option<Instant>,
     by_second: BTreeMap<u64, u64>,
 }
@@ -63,7 +65,10 @@ async fn one(endpoint: &Endpoint, token: &str, until: Instant, tally: &Mutex<Tal
         authorization = call.authorization.context("a token")?;
         let mut tally = tally.lock().await;
         tally.slowest = tally.slowest.max(took);
-        let status = answer.map_or(0, |answer| answer.status);
+        let (status, retry_after) = answer.map_or((0, None), |answer| (answer.status, answer.retry_after));
+        if status == 503 && retry_after.is_none() {
+            tally.without_retry_after += 1;
+        }
         *tally.by_status.entry(status).or_default() += 1;
         if status == 200 {
             let second = tally.begun.get_or_insert(begun).elapsed().as_secs();
@@ -83,7 +88,7 @@ async fn ten_times_what_it_can_carry() -> Result<()> {
     options.ttl = 120 * SECOND;
     let stand = Stand::start(options).await?;
     let account = Account::open(&stand, "crowd", 1_000_000).await?;
-    let time = 4 * SECOND;
+    let time = 8 * SECOND;
     // Everybody has been here before: a user's first acquire adds it to the tenant, which is another matter.
     for n in 0..MANY {
         let token = account.token(&stand, &format!("crowd-{n}"), &[])?;
@@ -92,23 +97,7 @@ async fn ten_times_what_it_can_carry() -> Result<()> {
     }
     let before = stand.replicas[0].memory_kib()?;
     let best = load(&stand, &account, FEW, time).await?;
-    for m in [
-        "license_seat_decisions_total",
-        "license_event_append_duration_seconds_count",
-        "license_signature_duration_seconds_count",
-        "license_signature_duration_seconds_sum",
-    ] {
-        eprintln!("{m} {}", stand.replicas[0].metric(m).await?);
-    }
-    let over = load(&stand, &account, MANY, 3 * time).await?;
-    for m in [
-        "license_seat_decisions_total",
-        "license_event_append_duration_seconds_count",
-        "license_signature_duration_seconds_count",
-        "license_signature_duration_seconds_sum",
-    ] {
-        eprintln!("{m} {}", stand.replicas[0].metric(m).await?);
-    }
+    let over = load(&stand, &account, MANY, time).await?;
     let flood = load(&stand, &account, 40 * FEW, time).await?;
     let after = stand.replicas[0].memory_kib()?;
     let good = |tally: &Tally| tally.by_status.get(&200).copied().unwrap_or(0);
@@ -126,9 +115,10 @@ async fn ten_times_what_it_can_carry() -> Result<()> {
     );
     eprintln!("{best:?}\n{over:?}\n{flood:?}");
     ensure!(sent_away(&over) > 0, "nobody was sent away: {measured}");
-    ensure!(share > 0.5, "{measured}");
+    ensure!(share >= 0.8, "{measured}");
     ensure!(after < before + MOST_GROWTH_KIB, "{measured}");
     for tally in [&best, &over, &flood] {
+        ensure!(tally.without_retry_after == 0, "no Retry-After: {tally:?}");
         let other: u64 =
             tally.by_status.iter().filter(|(status, _)| !matches!(status, 200 | 503)).map(|it| *it.1).sum();
         ensure!(other == 0, "neither granted nor sent away: {tally:?}");

@@ -277,9 +277,30 @@ async fn versions_are_made_published_and_retired_while_replicas_run() {
     let retired = admin.retire(&old.kid, &how).await.unwrap();
     assert!(retired.created.is_none() && retired.private_half.contains(&first), "{retired:?}");
     eventually("the old version out of the set", async || published().await == [second.kid.clone()]).await;
-    let tenant = app.tenant(1).await;
+    let tenant = app.tenant(2).await;
     let seat = app.granted(&app.user(&tenant, "alice"), "laptop-of-alice").await;
     assert_eq!(decode_header(seat["license_token"].as_str().unwrap()).unwrap().kid, Some(second.kid));
     let again = admin.retire(&old.kid, &how).await.unwrap();
     assert!(again.already);
+
+    // A KMS that does not answer keeps no compromised key alive; without a key there is no token, and no seat is lost.
+    kms.always(Some(Wrong::Status(503)));
+    let last = published().await.remove(0);
+    assert!(matches!(admin.retire(&last, &Retire::default()).await, Err(SigningError::Unavailable(_))));
+    let retired = admin.retire(&last, &how).await.unwrap();
+    assert!(retired.private_half.contains("STILL THERE"), "{retired:?}");
+    assert!(retired.none_left.is_some_and(|why| why.contains("not known")));
+    let fresh = Arc::new(KmsSigner::connect(KEY, Some(&kms.url)).await.unwrap());
+    let log = app.replicas[0].app.log().clone();
+    let fresh = KeyAdmin::new(fresh, log, app.config.signing.schedule(86_400), "ada@ops".to_owned());
+    let again = fresh.retire(&last, &how).await.unwrap();
+    assert!(again.already && again.private_half.contains("STILL THERE"), "{again:?}");
+    eventually("an empty set", async || published().await.is_empty()).await;
+    problem(app.acquire(&app.user(&tenant, "bob"), "laptop-of-bob").await, 503, "unavailable").await;
+    let answer = app.http.get(format!("{}/api/v1/public-key", app.url())).send().await.unwrap();
+    problem(answer, 503, "unavailable").await;
+    kms.always(None);
+    let again = fresh.retire(&last, &how).await.unwrap();
+    assert!(again.private_half.contains("cryptoKeyVersions/2 was disabled"), "{again:?}");
+    app.assert_consistent().await;
 }

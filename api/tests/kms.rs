@@ -16,6 +16,7 @@ use api::signing::{
 use aws_lc_rs::rsa::KeySize;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::StatusCode;
 use rsa::Pkcs1v15Sign;
 use rsa::pkcs8::DecodePublicKey;
@@ -30,6 +31,16 @@ const MESSAGE: &[u8] = b"what a license token says";
 const BOUND: Duration = Duration::from_secs(4);
 
 static SECOND_KEY: LazyLock<String> = LazyLock::new(|| LocalSigner::generate_pem(KeySize::Rsa4096).unwrap());
+
+/// What all tests of this process count.
+static METRICS: LazyLock<PrometheusHandle> =
+    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+
+/// What was left without a signature so far.
+fn failures() -> u64 {
+    let line = "license_signing_failures_total{signer=\"kms\"} ";
+    METRICS.render().lines().find_map(|one| one.strip_prefix(line)?.parse().ok()).unwrap_or(0)
+}
 
 /// A stand-in with one good version, and a signer that knows it.
 async fn ready() -> (Kms, KmsSigner, PublicKey) {
@@ -192,11 +203,13 @@ async fn a_token_signed_by_kms_verifies_with_the_published_set() {
 
 #[tokio::test]
 async fn a_seat_without_a_token_is_given_back() {
+    LazyLock::force(&METRICS);
     let kms = Kms::start().await;
     kms.add(signing_key(), RSA_SIGN_PKCS1_4096_SHA256);
     let app = service(&kms).await;
     let tenant = app.tenant(1).await;
     let alice = app.user(&tenant, "alice");
+    let failed_before = failures();
     let with_key = || {
         let url = format!("{}/api/v1/licenses/acquire", app.url());
         let request = app.http.post(url).bearer_auth(&alice).header("Idempotency-Key", "monday");
@@ -208,6 +221,7 @@ async fn a_seat_without_a_token_is_given_back() {
         problem(with_key().await.unwrap(), 503, "unavailable").await;
         assert_eq!(seats_used(&app).await, 0, "{wrong:?}");
     }
+    assert!(failures() >= failed_before + 3, "each of them is counted");
     eventually("the log", async || {
         let types = app.event_types(&tenant).await;
         let seats: Vec<_> = types.iter().filter(|one| one.starts_with("seat_")).collect();

@@ -4,15 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
-use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
+use api::config::{DatabaseConfig, ProjectConfig, ServeConfig, one_line};
 use api::dev::DevConfig;
 use api::evidence::{ArchiveOptions, ExportOptions, VerifyOptions};
 use api::keys::KeysCommand;
 use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
-use api::{analysis, app, dev, evidence, keys, telemetry, verify_token};
+use api::{analysis, app, dev, evidence, keys, project, telemetry, verify_token};
 use clap::{Parser, Subcommand};
-use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Floating licenses for CODITECT: a tenant buys N seats, any of its people may work, at most N at a time.
@@ -44,13 +43,8 @@ enum Command {
     Export(Box<ExportOptions>),
     /// Move heartbeats of days long ago out of the database into Parquet files; runs as the owner, like `migrate`
     Archive(ArchiveOptions),
-    /// Fold the log into the read models, and nothing else, until SIGTERM
-    Project {
-        #[command(flatten)]
-        database: DatabaseConfig,
-        #[command(flatten)]
-        telemetry: TelemetryConfig,
-    },
+    /// Fold the log into the read models, until SIGTERM; with a signer also seal it, as `serve` does
+    Project(Box<ProjectConfig>),
     /// Fold a read model anew beside the one that is being read, and switch; may be killed, and called again
     Rebuild(RebuildCommand),
     /// Play a license's history again with other seats or another TTL: who would have waited, and for how long
@@ -111,7 +105,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => {
             replay::run(&command, &mut std::io::BufWriter::new(std::io::stdout())).await?;
         }
-        Command::Project { database, telemetry } => project(&database, &telemetry).await?,
+        Command::Project(config) => project::run(&config, stopped()).await?,
         Command::Rebuild(command) => {
             println!("{}", analysis::rebuild(&command).await?);
         }
@@ -132,16 +126,6 @@ async fn serve(config: &ServeConfig) -> anyhow::Result<()> {
     let app = app::build(config).await?;
     tracing::info!(%address, "serving");
     app.serve(acceptor, stopped(), config.listen.shutdown_grace()).await
-}
-
-async fn project(database: &DatabaseConfig, config: &TelemetryConfig) -> anyhow::Result<()> {
-    let _telemetry = telemetry::start(config)?;
-    let database = Database::new(&database.database_url, 4, std::time::Duration::from_secs(60))?;
-    events::require_current_schema(&database).await?;
-    tokio::select! {
-        () = projections::run(EventLog::new(database)) => Ok(()),
-        () = stopped() => Ok(()),
-    }
 }
 
 /// SIGTERM, or Ctrl-C.

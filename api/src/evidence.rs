@@ -1,5 +1,6 @@
-//! The commands of auditors and operators: `verify`, `export`, `archive`.
+//! The commands of auditors and operators: `verify`, `export`, `archive`, `erase`.
 
+mod erase;
 mod usage;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use audit::{
 use clap::{Args, ValueEnum};
 use events::{Database, EventLog, LicenseId, TenantId, Time};
 
+pub use erase::{EraseOptions, erase};
 pub use usage::Interval;
 
 use crate::config::DatabaseConfig;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
 use api::config::{DatabaseConfig, ProjectConfig, ServeConfig, one_line};
 use api::dev::DevConfig;
-use api::evidence::{ArchiveOptions, ExportOptions, VerifyOptions};
+use api::evidence::{ArchiveOptions, EraseOptions, ExportOptions, VerifyOptions};
 use api::keys::KeysCommand;
 use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
@@ -43,6 +43,8 @@ enum Command {
     Export(Box<ExportOptions>),
     /// Move heartbeats of days long ago out of the database into Parquet files; runs as the owner, like `migrate`
     Archive(ArchiveOptions),
+    /// Erase a removed user from events, archives, read models and evidence, which goes on to verify; runs as the owner
+    Erase(EraseOptions),
     /// Fold the log into the read models, until SIGTERM; with a signer also seal it, as `serve` does
     Project(Box<ProjectConfig>),
     /// Fold a read model anew beside the one that is being read, and switch; may be killed, and called again
@@ -98,6 +100,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Verify(options) => return evidence::verify(*options).await,
         Command::Export(options) => evidence::export(*options).await?,
+        Command::Erase(options) => evidence::erase(options).await?,
         Command::Archive(options) => evidence::archive(options).await?,
         Command::Keys(command) => {
             println!("{}", keys::run(*command).await?);

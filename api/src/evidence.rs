@@ -88,6 +88,7 @@ pub async fn verify(options: VerifyOptions) -> anyhow::Result<ExitCode> {
             checkpoints: options.checkpoints.context("--checkpoints: required with --export")?,
             keys: trusted()?,
             kept,
+            archives: options.archives,
         })?,
         (None, None, Some(url)) => {
             let log = open(url).await?;

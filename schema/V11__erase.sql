@@ -8,10 +8,11 @@ language sql immutable parallel safe as $$
     or coalesce(old !~ '^erased:' and new ~ '^erased:[A-Za-z0-9_-]{43}$', false)
 $$;
 
--- Whether a row of `events` differs from what it was in erased fields only.
+-- Whether a row of `events` differs from what it was, and in erased fields only.
 create function is_erasure(old jsonb, new jsonb) returns boolean
 language sql immutable set search_path = public, pg_temp as $$
-  select old - '{user_id,hardware_id,data}'::text[] = new - '{user_id,hardware_id,data}'::text[]
+  select old <> new
+    and old - '{user_id,hardware_id,data}'::text[] = new - '{user_id,hardware_id,data}'::text[]
     and is_erased(old ->> 'user_id', new ->> 'user_id')
     and is_erased(old ->> 'hardware_id', new ->> 'hardware_id')
     and (old -> 'data') - personal = (new -> 'data') - personal

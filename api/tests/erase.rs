@@ -178,6 +178,7 @@ async fn nothing_but_an_erasure_changes_an_event() {
         ("data = data || '{\"seats_used\": 7}'".to_owned(), "data ? 'seats_used'", false),
         (format!("hardware_id = '{erased}', occurred_at = now()"), "hardware_id is not null", false),
         ("version = version + 1".to_owned(), "version is not null", false),
+        ("request_id = request_id".to_owned(), "true", false),
     ] {
         let matching = format!("select count(*) from events where {of}");
         assert!(client.query_one(&matching, &[]).await.unwrap().get::<_, i64>(0) > 0, "{of}");

@@ -116,7 +116,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("{}", analysis::what_if(&command).await?);
         }
         Command::AnalystLogin(command) => {
-            println!("{}", analysis::analyst_login(&command).await?);
+            let lines = analysis::analyst_login(&command).await?;
+            if !lines.is_empty() {
+                println!("{lines}");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

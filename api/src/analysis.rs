@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Args, Subcommand};
 use events::{Database, EventLog, LicenseId, TenantId, Time};
 use projections::{NewLogin, Outcome, ReadModels, WhatIf, WhatIfQuestion};
@@ -59,10 +60,10 @@ pub struct WhatIfCommand {
     #[arg(long, value_parser = Time::parse)]
     pub to: Time,
     /// So many seats, instead of those that there were
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub seats: Option<i64>,
     /// This TTL, instead of the one that there was
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub ttl_seconds: Option<i64>,
 }
 
@@ -71,7 +72,10 @@ pub struct WhatIfCommand {
 /// # Errors
 /// A question without an answer; the database.
 pub async fn what_if(command: &WhatIfCommand) -> anyhow::Result<String> {
-    let models = ReadModels::new(open(&command.database).await?);
+    let log = open(&command.database).await?;
+    let known = log.tenant_of(command.tenant.0).await? == Some(command.tenant);
+    ensure!(known, "--tenant: there is no such tenant");
+    let models = ReadModels::new(log);
     let question = WhatIfQuestion {
         license_id: command.license,
         from: command.from,

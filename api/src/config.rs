@@ -4,6 +4,7 @@ mod database;
 mod identity;
 mod listen;
 mod notary;
+mod project;
 mod signing;
 mod terms;
 
@@ -13,6 +14,7 @@ pub use database::{DatabaseConfig, RedisConfig};
 pub use identity::IdentityConfig;
 pub use listen::{LimitConfig, ListenConfig, LogFormat, TelemetryConfig};
 pub use notary::NotaryConfig;
+pub use project::{ProjectConfig, SealConfig, SealSigner};
 pub(crate) use signing::ISSUER;
 pub use signing::{SignerKind, SigningConfig, TokenFormat};
 pub use terms::SessionConfig;

@@ -1,4 +1,7 @@
-//! The commands of auditors and operators: `verify`, `export`, `archive`.
+//! The commands of auditors and operators: `verify`, `export`, `archive`, `erase`.
+
+mod erase;
+mod usage;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -6,13 +9,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use audit::{
     Archived, CsvEvents, EventProof, Kept, Ndjson, OfflineOptions, OnlineOptions, ParquetEvents, PublicKeys,
     Report, read_kept, verify_certificate, verify_database, verify_export,
 };
 use clap::{Args, ValueEnum};
-use events::{Database, EventLog, TenantId};
+use events::{Database, EventLog, LicenseId, TenantId, Time};
+
+pub use erase::{EraseOptions, erase};
+pub use usage::Interval;
 
 use crate::config::DatabaseConfig;
 
@@ -82,6 +88,7 @@ pub async fn verify(options: VerifyOptions) -> anyhow::Result<ExitCode> {
             checkpoints: options.checkpoints.context("--checkpoints: required with --export")?,
             keys: trusted()?,
             kept,
+            archives: options.archives,
         })?,
         (None, None, Some(url)) => {
             let log = open(url).await?;
@@ -171,6 +178,18 @@ pub struct ExportOptions {
     /// Where to; left out: standard output
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
+    /// Usage: from this time on, RFC 3339
+    #[arg(long, value_parser = Time::parse, required_if_eq("what", "usage"))]
+    from: Option<Time>,
+    /// Usage: before this time; left out: now
+    #[arg(long, value_parser = Time::parse)]
+    until: Option<Time>,
+    /// Usage: how long a bucket is; `hour` if left out
+    #[arg(long, value_enum)]
+    interval: Option<Interval>,
+    /// Usage: of one license; left out: of the tenant as a whole
+    #[arg(long)]
+    license: Option<LicenseId>,
 }
 
 /// What can be exported.
@@ -180,6 +199,8 @@ enum What {
     Events,
     /// Public checkpoints, the tenant's heads and its leaf index: what `verify --checkpoints` reads
     Checkpoints,
+    /// Usage by the minute, hour or day, as `GET …/usage` answers it: every bucket that `[--from, --until)` touches
+    Usage,
 }
 
 /// In which form.
@@ -193,39 +214,71 @@ enum Format {
     Parquet,
 }
 
-/// Exports, in pages: memory stays bounded.
+/// Exports, in pages: memory stays bounded. No file is touched before the question was found to be a good one.
 ///
 /// # Errors
-/// When the log cannot be read or the file not be written.
+/// When the log cannot be read or the file not be written, or what is asked for is not there.
 pub async fn export(options: ExportOptions) -> anyhow::Result<()> {
+    let of_usage = [
+        ("from", options.from.is_some()),
+        ("until", options.until.is_some()),
+        ("interval", options.interval.is_some()),
+        ("license", options.license.is_some()),
+    ];
+    if options.what != What::Usage {
+        let given = of_usage.iter().find(|(_, given)| *given);
+        ensure!(given.is_none(), "--{}: only with --what usage", given.map_or("", |(name, _)| name));
+    }
     let log = open(&options.database.database_url).await?;
+    let ask = if let (What::Usage, Some(from)) = (options.what, options.from) {
+        let bucket = options.interval.unwrap_or(Interval::Hour).into();
+        let range = (from, options.until);
+        Some(usage::Question::new(&log, options.tenant, options.license, bucket, range).await?)
+    } else {
+        None
+    };
     let output: Box<dyn Write + Send> = match &options.to {
         Some(file) => Box::new(File::create(file).with_context(|| file.display().to_string())?),
         None => Box::new(std::io::stdout()),
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
-    match (options.what, options.format) {
-        (What::Checkpoints, _) => audit::export_checkpoints(&log, options.tenant, &mut output).await?,
-        (What::Events, Format::Ndjson) => {
-            report(audit::export_events(&log, options.tenant, &mut Ndjson(&mut output)).await?);
+    match (ask, options.what, options.format) {
+        (Some(question), _, format) => {
+            let count = question.write(format, &mut output).await?;
+            eprintln!("{count} buckets");
         }
-        (What::Events, Format::Csv) => {
-            let mut sink = CsvEvents::new(&mut output)?;
-            report(audit::export_events(&log, options.tenant, &mut sink).await?);
-            sink.finish()?;
+        (None, What::Checkpoints, _) => {
+            audit::export_checkpoints(&log, options.tenant, &mut output).await?;
         }
-        (What::Events, Format::Parquet) => {
-            let mut sink = ParquetEvents::new(&mut output)?;
-            report(audit::export_events(&log, options.tenant, &mut sink).await?);
-            sink.finish()?;
-        }
+        (None, _, format) => export_events(&log, options.tenant, format, &mut output).await?,
     }
     output.flush()?;
     Ok(())
 }
 
-fn report(count: u64) {
+async fn export_events(
+    log: &EventLog,
+    tenant: TenantId,
+    format: Format,
+    output: &mut (dyn Write + Send),
+) -> anyhow::Result<()> {
+    let count = match format {
+        Format::Ndjson => audit::export_events(log, tenant, &mut Ndjson(output)).await?,
+        Format::Csv => {
+            let mut sink = CsvEvents::new(output)?;
+            let count = audit::export_events(log, tenant, &mut sink).await?;
+            sink.finish()?;
+            count
+        }
+        Format::Parquet => {
+            let mut sink = ParquetEvents::new(output)?;
+            let count = audit::export_events(log, tenant, &mut sink).await?;
+            sink.finish()?;
+            count
+        }
+    };
     eprintln!("{count} events");
+    Ok(())
 }
 
 /// What to archive.

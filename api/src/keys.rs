@@ -105,7 +105,11 @@ pub async fn run(command: KeysCommand) -> anyhow::Result<String> {
                 .created
                 .as_ref()
                 .map(|kid| format!("\n{kid} was made and signs at once, as no other key was left"));
-            Ok(format!("{} {was}; {}{}", retired.kid, retired.private_half, created.unwrap_or_default()))
+            let none_left = retired.none_left.as_ref().map(|why| {
+                format!("\n{why}: `keys list`, and `keys rotate` if there is none; without a key no token is signed")
+            });
+            let rest = created.or(none_left).unwrap_or_default();
+            Ok(format!("{} {was}; {}{rest}", retired.kid, retired.private_half))
         }
     }
 }

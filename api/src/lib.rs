@@ -17,6 +17,7 @@ mod limits;
 mod listing;
 mod openapi;
 mod problem;
+pub mod project;
 pub mod replay;
 mod routes;
 pub mod signing;

@@ -4,15 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
-use api::config::{DatabaseConfig, ServeConfig, TelemetryConfig, one_line};
+use api::config::{DatabaseConfig, ProjectConfig, ServeConfig, one_line};
 use api::dev::DevConfig;
-use api::evidence::{ArchiveOptions, ExportOptions, VerifyOptions};
+use api::evidence::{ArchiveOptions, EraseOptions, ExportOptions, VerifyOptions};
 use api::keys::KeysCommand;
 use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
-use api::{analysis, app, dev, evidence, keys, telemetry, verify_token};
+use api::{analysis, app, dev, evidence, keys, project, telemetry, verify_token};
 use clap::{Parser, Subcommand};
-use events::{Database, EventLog};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -47,13 +46,10 @@ enum Command {
     Export(Box<ExportOptions>),
     /// Move heartbeats of days long ago out of the database into Parquet files; runs as the owner, like `migrate`
     Archive(ArchiveOptions),
-    /// Fold the log into the read models, and nothing else, until SIGTERM
-    Project {
-        #[command(flatten)]
-        database: DatabaseConfig,
-        #[command(flatten)]
-        telemetry: TelemetryConfig,
-    },
+    /// Erase a removed user from events, archives, read models and evidence, which goes on to verify; runs as the owner
+    Erase(EraseOptions),
+    /// Fold the log into the read models, until SIGTERM; with a signer also seal it, as `serve` does
+    Project(Box<ProjectConfig>),
     /// Fold a read model anew beside the one that is being read, and switch; may be killed, and called again
     Rebuild(RebuildCommand),
     /// Play a license's history again with other seats or another TTL: who would have waited, and for how long
@@ -107,6 +103,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Verify(options) => return evidence::verify(*options).await,
         Command::Export(options) => evidence::export(*options).await?,
+        Command::Erase(options) => evidence::erase(options).await?,
         Command::Archive(options) => evidence::archive(options).await?,
         Command::Keys(command) => {
             println!("{}", keys::run(*command).await?);
@@ -114,7 +111,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Replay(command) => {
             replay::run(&command, &mut std::io::BufWriter::new(std::io::stdout())).await?;
         }
-        Command::Project { database, telemetry } => project(&database, &telemetry).await?,
+        Command::Project(config) => project::run(&config, stopped()).await?,
         Command::Rebuild(command) => {
             println!("{}", analysis::rebuild(&command).await?);
         }
@@ -122,7 +119,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("{}", analysis::what_if(&command).await?);
         }
         Command::AnalystLogin(command) => {
-            println!("{}", analysis::analyst_login(&command).await?);
+            let lines = analysis::analyst_login(&command).await?;
+            if !lines.is_empty() {
+                println!("{lines}");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -135,16 +135,6 @@ async fn serve(config: &ServeConfig) -> anyhow::Result<()> {
     let app = app::build(config).await?;
     tracing::info!(%address, "serving");
     app.serve(acceptor, stopped(), config.listen.shutdown_grace()).await
-}
-
-async fn project(database: &DatabaseConfig, config: &TelemetryConfig) -> anyhow::Result<()> {
-    let _telemetry = telemetry::start(config)?;
-    let database = Database::new(&database.database_url, 4, std::time::Duration::from_secs(60))?;
-    events::require_current_schema(&database).await?;
-    tokio::select! {
-        () = projections::run(EventLog::new(database)) => Ok(()),
-        () = stopped() => Ok(()),
-    }
 }
 
 /// SIGTERM, or Ctrl-C.

@@ -168,6 +168,10 @@ fn describe() {
         "Time of one signature, which serves one license token or, with TOKEN_FORMAT=batch, many."
     );
     describe_histogram!("license_signature_batch_size", "License tokens under one signature.");
+    describe_counter!(
+        "license_signing_failures_total",
+        "License tokens, checkpoints and certificates that got no signature."
+    );
     describe_gauge!(
         "license_projection_lag_events",
         "Events that a projection has not folded yet, counted up to 100,000; heartbeats are none of them."

@@ -16,6 +16,7 @@ use api::signing::{
 use aws_lc_rs::rsa::KeySize;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::StatusCode;
 use rsa::Pkcs1v15Sign;
 use rsa::pkcs8::DecodePublicKey;
@@ -30,6 +31,16 @@ const MESSAGE: &[u8] = b"what a license token says";
 const BOUND: Duration = Duration::from_secs(4);
 
 static SECOND_KEY: LazyLock<String> = LazyLock::new(|| LocalSigner::generate_pem(KeySize::Rsa4096).unwrap());
+
+/// What all tests of this process count.
+static METRICS: LazyLock<PrometheusHandle> =
+    LazyLock::new(|| PrometheusBuilder::new().install_recorder().unwrap());
+
+/// What was left without a signature so far.
+fn failures() -> u64 {
+    let line = "license_signing_failures_total{signer=\"kms\"} ";
+    METRICS.render().lines().find_map(|one| one.strip_prefix(line)?.parse().ok()).unwrap_or(0)
+}
 
 /// A stand-in with one good version, and a signer that knows it.
 async fn ready() -> (Kms, KmsSigner, PublicKey) {
@@ -192,11 +203,13 @@ async fn a_token_signed_by_kms_verifies_with_the_published_set() {
 
 #[tokio::test]
 async fn a_seat_without_a_token_is_given_back() {
+    LazyLock::force(&METRICS);
     let kms = Kms::start().await;
     kms.add(signing_key(), RSA_SIGN_PKCS1_4096_SHA256);
     let app = service(&kms).await;
     let tenant = app.tenant(1).await;
     let alice = app.user(&tenant, "alice");
+    let failed_before = failures();
     let with_key = || {
         let url = format!("{}/api/v1/licenses/acquire", app.url());
         let request = app.http.post(url).bearer_auth(&alice).header("Idempotency-Key", "monday");
@@ -208,6 +221,7 @@ async fn a_seat_without_a_token_is_given_back() {
         problem(with_key().await.unwrap(), 503, "unavailable").await;
         assert_eq!(seats_used(&app).await, 0, "{wrong:?}");
     }
+    assert!(failures() >= failed_before + 3, "each of them is counted");
     eventually("the log", async || {
         let types = app.event_types(&tenant).await;
         let seats: Vec<_> = types.iter().filter(|one| one.starts_with("seat_")).collect();
@@ -277,9 +291,30 @@ async fn versions_are_made_published_and_retired_while_replicas_run() {
     let retired = admin.retire(&old.kid, &how).await.unwrap();
     assert!(retired.created.is_none() && retired.private_half.contains(&first), "{retired:?}");
     eventually("the old version out of the set", async || published().await == [second.kid.clone()]).await;
-    let tenant = app.tenant(1).await;
+    let tenant = app.tenant(2).await;
     let seat = app.granted(&app.user(&tenant, "alice"), "laptop-of-alice").await;
     assert_eq!(decode_header(seat["license_token"].as_str().unwrap()).unwrap().kid, Some(second.kid));
     let again = admin.retire(&old.kid, &how).await.unwrap();
     assert!(again.already);
+
+    // A KMS that does not answer keeps no compromised key alive; without a key there is no token, and no seat is lost.
+    kms.always(Some(Wrong::Status(503)));
+    let last = published().await.remove(0);
+    assert!(matches!(admin.retire(&last, &Retire::default()).await, Err(SigningError::Unavailable(_))));
+    let retired = admin.retire(&last, &how).await.unwrap();
+    assert!(retired.private_half.contains("STILL THERE"), "{retired:?}");
+    assert!(retired.none_left.is_some_and(|why| why.contains("not known")));
+    let fresh = Arc::new(KmsSigner::connect(KEY, Some(&kms.url)).await.unwrap());
+    let log = app.replicas[0].app.log().clone();
+    let fresh = KeyAdmin::new(fresh, log, app.config.signing.schedule(86_400), "ada@ops".to_owned());
+    let again = fresh.retire(&last, &how).await.unwrap();
+    assert!(again.already && again.private_half.contains("STILL THERE"), "{again:?}");
+    eventually("an empty set", async || published().await.is_empty()).await;
+    problem(app.acquire(&app.user(&tenant, "bob"), "laptop-of-bob").await, 503, "unavailable").await;
+    let answer = app.http.get(format!("{}/api/v1/public-key", app.url())).send().await.unwrap();
+    problem(answer, 503, "unavailable").await;
+    kms.always(None);
+    let again = fresh.retire(&last, &how).await.unwrap();
+    assert!(again.private_half.contains("cryptoKeyVersions/2 was disabled"), "{again:?}");
+    app.assert_consistent().await;
 }

@@ -109,6 +109,26 @@ async fn state_at_every_instant_is_the_fold_of_the_events() {
 }
 
 #[tokio::test]
+async fn the_command_what_if_names_what_is_wrong_in_one_line() {
+    let app = start().await;
+    let tenant = app.tenant(1).await;
+    let (id, nobody) = (tenant["id"].as_str().unwrap(), uuid::Uuid::now_v7().to_string());
+    for (tenant, question, named) in [
+        (nobody.as_str(), "--seats=1", "--tenant"),
+        (id, "--seats -1", "seats"),
+        (id, "--ttl-seconds -1", "ttl_seconds"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_coditect-license"));
+        let range = ["--from", "2026-01-01T00:00:00Z", "--to", "2026-01-02T00:00:00Z"];
+        command.args(["what-if", "--tenant", tenant]).args(range);
+        command.args(question.split(' ')).env("DATABASE_URL", app.database.url());
+        let said = command.output().await.unwrap().stderr;
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.lines().count() == 1 && said.contains(named), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn replay_prints_what_the_api_says_without_a_server() {
     let app = start().await;
     let tenant = a_busy_day(&app).await;

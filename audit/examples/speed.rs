@@ -103,6 +103,7 @@ async fn main() {
         checkpoints: folder.join("checkpoints"),
         keys,
         kept: Vec::new(),
+        archives: None,
     })
     .unwrap();
     assert!(report.findings.is_empty() && report.events == events, "{report:?}");

@@ -22,6 +22,9 @@ pub enum AuditError {
     /// What was given or stored cannot be read as what it should be.
     #[error("{0}")]
     Unreadable(String),
+    /// What was asked for cannot be done as things are; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// What was asked for is not there (yet).
     #[error("{0}")]
     NotSealed(String),

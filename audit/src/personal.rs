@@ -35,6 +35,11 @@ impl Salts {
         self.0.insert(subject.to_owned(), hmac::Key::new(hmac::HMAC_SHA256, salt));
     }
 
+    /// Adds those of another event of the same tenant.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// The salts that an exported event carries.
     ///
     /// # Errors

@@ -8,9 +8,13 @@ mod support;
 
 use std::path::Path;
 
-use audit::{Archived, Ndjson, OfflineOptions, OnlineOptions, Wrong, archive, verify_export};
+use audit::{
+    Archived, EventSink, Finding, Ndjson, OfflineOptions, OnlineOptions, ParquetEvents, StoredEvent, Wrong,
+    archive, verify_export,
+};
 use sealed::Sealed;
 use support::{Pool, beats};
+use uuid::Uuid;
 
 const DAY: &str = "events_heartbeat_20260105";
 
@@ -83,6 +87,7 @@ async fn a_day_is_archived_and_the_log_still_verifies() {
         checkpoints: folder.path().join("checkpoints"),
         keys: sealed.signer.keys(),
         kept: Vec::new(),
+        archives: None,
     })
     .unwrap();
     assert_eq!((report.findings.len(), report.not_recomputed), (0, 3), "{:?}", report.findings);
@@ -102,6 +107,118 @@ async fn a_day_is_archived_and_the_log_still_verifies() {
         .await;
     let report = sealed.verify(OnlineOptions::default()).await;
     assert_eq!(report.findings.len(), 1, "its stream's versions have a gap");
+}
+
+#[tokio::test]
+async fn who_is_erased_leaves_the_archives_too_and_their_files_still_verify() {
+    let sealed = Sealed::new().await;
+    let pool = old_heartbeats(&sealed).await;
+    let folder = tempfile::tempdir().unwrap();
+    run(&sealed, folder.path()).await;
+    let file = folder.path().join(format!("{DAY}.parquet"));
+    let machine: String = {
+        let client = sealed.world.superuser().await;
+        let sql = "select hardware_id from events e, archived_leaves a
+                   where type = 'seat_acquired' and user_id = 'ada' and e.tenant_id = $1 limit 1";
+        client.query_one(sql, &[&pool.tenant_id.0]).await.unwrap().get(0)
+    };
+    let names = |file: &Path| {
+        let bytes = std::fs::read(file).unwrap();
+        bytes.windows(machine.len()).any(|window| window == machine.as_bytes())
+    };
+    assert!(names(&file), "the first seat of ada was beaten for on that day");
+    let mut owner = sealed.world.owner().await;
+    let mut ada =
+        async |archives: Option<&Path>| audit::erase(&mut owner, pool.tenant_id, "ada", archives).await;
+
+    // A seat that is held, a folder that is not given, a file that is not there: nothing is changed.
+    let refused = ada(Some(folder.path())).await.unwrap_err();
+    assert!(refused.to_string().contains("remove the user first"), "{refused}");
+    sealed.world.as_superuser("delete from seats; update users set removed = true").await;
+    let refused = ada(None).await.unwrap_err();
+    assert!(refused.to_string().contains(DAY), "{refused}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    assert!(ada(Some(elsewhere.path())).await.is_err());
+    assert!(
+        names(&file) && sealed.world.number("select count(*) from events where user_id = 'ada'").await > 0
+    );
+
+    let erased = ada(Some(folder.path())).await.unwrap();
+    assert_eq!((erased.archived, names(&file)), (1, false));
+    let again = ada(Some(folder.path())).await.unwrap();
+    assert_eq!((again.archived, again.events), (0, 0), "a repetition finds nothing to do");
+    let mut owner = sealed.world.owner().await;
+    audit::forget(&mut owner, pool.tenant_id, &again).await.unwrap();
+    let archives = Some(folder.path().to_owned());
+    let report = sealed.verify(OnlineOptions { archives, ..OnlineOptions::default() }).await;
+    assert_eq!((report.findings.len(), report.not_recomputed), (0, 0), "{:?}", report.findings);
+    assert_eq!(report.erased, erased.events + erased.archived);
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().ends_with(".part")));
+}
+
+#[tokio::test]
+async fn archives_are_recomputed_without_the_server_and_what_was_changed_in_them_is_named() {
+    let sealed = Sealed::new().await;
+    let pool = old_heartbeats(&sealed).await;
+    let mut whole = Ndjson(Vec::new());
+    audit::export_events(&sealed.world.log, pool.tenant_id, &mut whole).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    run(&sealed, folder.path()).await;
+    let file = folder.path().join(format!("{DAY}.parquet"));
+    let (mut events, mut checkpoints) = (Ndjson(Vec::new()), Vec::new());
+    audit::export_events(&sealed.world.log, pool.tenant_id, &mut events).await.unwrap();
+    audit::export_checkpoints(&sealed.world.log, pool.tenant_id, &mut checkpoints).await.unwrap();
+    std::fs::write(folder.path().join("events"), events.0).unwrap();
+    std::fs::write(folder.path().join("checkpoints"), checkpoints).unwrap();
+    let verify = |archives: Option<&Path>| {
+        verify_export(&OfflineOptions {
+            export: folder.path().join("events"),
+            checkpoints: folder.path().join("checkpoints"),
+            keys: sealed.signer.keys(),
+            kept: Vec::new(),
+            archives: archives.map(Path::to_owned),
+        })
+    };
+    let (without, with) = (verify(None).unwrap(), verify(Some(folder.path())).unwrap());
+    assert_eq!((without.findings.len(), without.not_recomputed), (0, 3));
+    assert_eq!((with.findings.len(), with.not_recomputed), (0, 0), "{:?}", with.findings);
+    assert_eq!(with.events, without.events + 3);
+    assert!(verify(Some(&folder.path().join("nowhere"))).is_err());
+
+    // The same day, written by somebody else: a heartbeat that says something else, one left out, one invented.
+    let text = String::from_utf8(whole.0).unwrap();
+    let whole: Vec<StoredEvent> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let archived: Vec<StoredEvent> =
+        whole.into_iter().filter(|event| event.class == "heartbeat").take(3).collect();
+    let tampered = |change: &dyn Fn(&mut Vec<StoredEvent>)| {
+        let mut events = archived.clone();
+        change(&mut events);
+        let mut sink = ParquetEvents::new(std::fs::File::create(&file).unwrap()).unwrap();
+        events.iter().for_each(|event| sink.event(event).unwrap());
+        sink.finish().unwrap();
+        verify(Some(folder.path())).unwrap().findings
+    };
+    assert_eq!(tampered(&|_| {}), []);
+    let named = |findings: Vec<Finding>| (findings.len(), findings[0].wrong, findings[0].event_id);
+    let id = |n: usize| Some(archived[n].event_id);
+    let forge = |events: &mut Vec<StoredEvent>| events[1].request_id = Some("forged".to_owned());
+    assert_eq!(named(tampered(&forge)), (1, Wrong::Changed, id(1)));
+    let rename = |events: &mut Vec<StoredEvent>| events[2].user_id = Some("mallory".to_owned());
+    assert_eq!(named(tampered(&rename)), (1, Wrong::SaltMissing, id(2)));
+    assert_eq!(named(tampered(&|events| drop(events.remove(0)))), (1, Wrong::Removed, id(0)));
+    let invented = Uuid::from_u128(8);
+    for index in [archived[0].index, Some(0), None] {
+        let invent = |events: &mut Vec<StoredEvent>| {
+            events.insert(1, StoredEvent { event_id: invented, index, ..archived[0].clone() });
+        };
+        assert_eq!(named(tampered(&invent)), (1, Wrong::Inserted, Some(invented)), "{index:?}");
+    }
+    let swap = |events: &mut Vec<StoredEvent>| events[0].event_id = Uuid::from_u128(7);
+    assert_eq!(named(tampered(&swap)), (1, Wrong::Removed, id(0)));
+    std::fs::remove_file(&file).unwrap();
+    let missing = verify(Some(folder.path())).unwrap_err();
+    assert!(missing.to_string().contains(DAY), "{missing}");
 }
 
 #[tokio::test]

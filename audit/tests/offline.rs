@@ -8,7 +8,12 @@ mod support;
 
 use std::path::PathBuf;
 
-use audit::{Finding, Kept, Ndjson, OfflineOptions, Report, Wrong, event_proof, verify_export};
+use audit::{
+    Finding, Kept, Ndjson, OfflineOptions, Report, Salts, StoredEvent, Wrong, event_proof, leaf_of,
+    verify_export,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sealed::{Sealed, TestSigner, named};
 use serde_json::Value;
 use support::{Pool, holder};
@@ -56,6 +61,7 @@ impl Files {
             checkpoints: self.path("tampered checkpoints"),
             keys: self.sealed.signer.keys(),
             kept: Vec::new(),
+            archives: None,
         })
         .unwrap()
     }
@@ -140,6 +146,7 @@ async fn the_file_of_checkpoints_cannot_be_changed_either() {
         checkpoints: files.path("checkpoints"),
         keys: TestSigner::new().keys(),
         kept: Vec::new(),
+        archives: None,
     };
     assert_eq!(verify_export(&strange).unwrap().findings[0].wrong, Wrong::CheckpointChanged);
     let later = files.sealed.live(files.pool, 1).await;
@@ -148,6 +155,41 @@ async fn the_file_of_checkpoints_cannot_be_changed_either() {
     let kept = vec![Kept::Public(all.last().unwrap().clone())];
     let options = OfflineOptions { keys: files.sealed.signer.keys(), kept, ..strange };
     assert_eq!(verify_export(&options).unwrap().findings[0].wrong, Wrong::CheckpointMissing);
+}
+
+#[tokio::test]
+async fn an_event_that_was_rewritten_with_its_leaf_is_narrowed_down_to_its_checkpoint() {
+    let files = Files::new().await;
+    let (mut events, mut checkpoints) = (files.lines("events"), files.lines("checkpoints"));
+    let mut event: StoredEvent = serde_json::from_str(&events[5]).unwrap();
+    event.request_id = Some("forged".to_owned());
+    let leaf = leaf_of(&event, &Salts::of(&event).unwrap()).unwrap();
+    events[5] = serde_json::to_string(&event).unwrap();
+    for line in checkpoints.iter_mut().filter(|line| line.contains("\"hashes\"")) {
+        edit(line, |value| {
+            let first = usize::try_from(value["first"].as_u64().unwrap()).unwrap();
+            let mut hashes = STANDARD.decode(value["hashes"].as_str().unwrap()).unwrap();
+            if let Some(place) =
+                (5_usize.checked_sub(first)).and_then(|n| hashes.get_mut(n * 32..n * 32 + 32))
+            {
+                place.copy_from_slice(&leaf.0);
+            }
+            value["hashes"] = STANDARD.encode(hashes).into();
+        });
+    }
+    // The heads say which checkpoint first covered leaf 5, and where it began.
+    let sizes: Vec<(u64, u64)> = checkpoints
+        .iter()
+        .filter(|line| line.contains("\"blinding\""))
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|own| (own["number"].as_u64().unwrap(), own["size"].as_u64().unwrap()))
+        .collect();
+    let covering = sizes.iter().position(|(_, size)| *size > 5).unwrap();
+    let begins = covering.checked_sub(1).map_or(0, |before| sizes[before].1);
+    let finding = files.verify(&events, &checkpoints).findings[0].clone();
+    assert_eq!((finding.wrong, finding.checkpoint), (Wrong::Rewritten, Some(sizes[covering].0)), "{finding}");
+    assert_eq!(finding.event_id, Some(files.ids[usize::try_from(begins).unwrap()]), "{finding}");
+    assert!(finding.detail.contains(&format!("leaves {begins}..{} ", sizes[covering].1)), "{finding}");
 }
 
 #[tokio::test]

@@ -291,6 +291,12 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
                 "1 unless TOKEN_FORMAT=batch: then the tokens of a moment share one.",
             ),
             (
+                "Left without a signature",
+                "ops",
+                each("license_signing_failures_total", "signer"),
+                "Tokens, checkpoints and certificates that the signer failed, or took over 3 s for.",
+            ),
+            (
                 "Acquires answered 5xx",
                 "percentunit",
                 [

@@ -104,6 +104,8 @@ class Manifests:
     def ends_in_time(self, where: str, pod: Object, settings: dict[str, str]) -> None:
         for container in pod["containers"]:
             sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+            if container.get("args") == ["project"]:
+                self.reached(where, container, settings, (("METRICS_ADDR", "metrics"),))
             if container.get("args") != ["serve"]:
                 continue
             grace = int(settings.get("SHUTDOWN_GRACE_SECONDS", "30"))
@@ -116,11 +118,16 @@ class Manifests:
                 where,
                 f"killed after {given} s, but preStop {sleep} and SHUTDOWN_GRACE_SECONDS {grace} need more",
             )
-            for variable, port in (("LISTEN_ADDR", "http"), ("METRICS_ADDR", "metrics")):
-                host, _, number = settings.get(variable, "").rpartition(":")
-                declared = {one["name"]: one["containerPort"] for one in container["ports"]}
-                self.expect(host == "0.0.0.0", where, f"{variable} cannot be reached from outside the pod")  # noqa: S104
-                self.expect(str(declared.get(port)) == number, where, f"{variable} is not the port {port}")
+            self.reached(where, container, settings, (("LISTEN_ADDR", "http"), ("METRICS_ADDR", "metrics")))
+
+    def reached(
+        self, where: str, container: Object, settings: dict[str, str], listens: tuple[tuple[str, str], ...]
+    ) -> None:
+        for variable, port in listens:
+            host, _, number = settings.get(variable, "").rpartition(":")
+            declared = {one["name"]: one["containerPort"] for one in container["ports"]}
+            self.expect(host == "0.0.0.0", where, f"{variable} cannot be reached from outside the pod")  # noqa: S104
+            self.expect(str(declared.get(port)) == number, where, f"{variable} is not the port {port}")
 
     def fits_program(self, where: str, container: Object, settings: dict[str, str]) -> None:
         if not self.program or not container["image"].rpartition("/")[2].startswith("coditect-license"):
@@ -132,6 +139,11 @@ class Manifests:
         self.expect(answer.returncode == 0, where, f"`{' '.join(words)}` is no subcommand of the program")
         for flag in (word for word in container["args"] if word.startswith("--")):
             self.expect(flag in answer.stdout, where, f"`{' '.join(words)}` knows no {flag}")
+        if words == ["project"]:
+            # A signer that this account may not use would be asked in vain.
+            own = {one["name"]: one.get("value") for one in container.get("env", [])}
+            self.expect(own.get("SIGNER") == "none", where, "project is to sign nothing here: SIGNER is not none")
+            self.expect("METRICS_ADDR" in answer.stdout, where, "project has no METRICS_ADDR")
         if words == ["serve"]:
             known = set(re.findall(r"\[env: ([A-Z_]+)", answer.stdout)) | FOREIGN_SETTINGS
             for name in set(settings) - known:

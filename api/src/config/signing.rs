@@ -57,7 +57,7 @@ pub(crate) const ISSUER: &str = "https://auth.coditect.ai";
 
 /// An hour that clients keep a set, and an hour in which a replica that cannot look at the others' keys would still
 /// publish an old one.
-const PUBLISHED_SECONDS: u32 = 7_200;
+pub(super) const PUBLISHED_SECONDS: u32 = 7_200;
 
 impl SigningConfig {
     /// The keys of a file, everything else as if left out.
@@ -83,7 +83,7 @@ impl SigningConfig {
 }
 
 /// `projects/*/locations/*/keyRings/*/cryptoKeys/*`, and perhaps a version.
-fn kms_key(text: &str) -> Result<String, String> {
+pub(super) fn kms_key(text: &str) -> Result<String, String> {
     let parts: Vec<_> = text.split('/').collect();
     let named = ["projects", "locations", "keyRings", "cryptoKeys", "cryptoKeyVersions"];
     let good = matches!(parts.len(), 8 | 10)

@@ -86,6 +86,8 @@ pub struct Retired {
     pub already: bool,
     /// A key that was made because no other was left.
     pub created: Option<String>,
+    /// Why it is not certain that a key is left to sign, if it is not.
+    pub none_left: Option<String>,
     /// What was done to its private half.
     pub private_half: String,
 }
@@ -119,7 +121,7 @@ impl KeyAdmin {
     /// # Errors
     /// When the signer or the database cannot be asked.
     pub async fn list(&self) -> Result<Vec<KeyLine>, SigningError> {
-        let survey = self.survey().await?;
+        let survey = self.survey(self.signer.keys().await?).await?;
         Ok(survey.published.iter().map(|key| self.line(&survey, key)).collect())
     }
 
@@ -142,14 +144,27 @@ impl KeyAdmin {
     ///
     /// # Errors
     /// When there is no such key, it signs now, or a token that it signed may be alive (the last two: unless in an
-    /// emergency); when the database cannot be asked. Should only the private half be out of reach, the key is retired
-    /// all the same, and the answer says what is left to do.
+    /// emergency); when the database or, but for an emergency, the signer cannot be asked. In an emergency a signer that
+    /// does not answer keeps no key alive: the key is retired all the same, and the answer says what is left to do.
     pub async fn retire(&self, kid: &str, how: &Retire) -> Result<Retired, SigningError> {
-        let survey = self.survey().await?;
+        let (held, unknown) = match self.signer.keys().await {
+            Err(error) if how.emergency => (Vec::new(), Some(error)),
+            other => (other?, None),
+        };
+        let survey = self.survey(held).await?;
         let kid = survey.find(kid)?;
         let already = survey.register.is_retired(&kid);
-        let created =
-            if how.emergency && !already && survey.is_last(&kid) { Some(self.create().await?) } else { None };
+        let (mut created, mut none_left) = (None, None);
+        if let Some(error) = &unknown {
+            none_left = Some(format!("whether another key is left to sign is not known ({error})"));
+        } else if how.emergency && !already && survey.is_last(&kid) {
+            match self.create().await {
+                Ok(kid) => created = Some(kid),
+                Err(error) => {
+                    none_left = Some(format!("no other key is left, and none could be made ({error})"))
+                }
+            }
+        }
         record(&self.log, |register| {
             let facts = register.of(&kid);
             if facts.retired_at.is_some() {
@@ -166,14 +181,14 @@ impl KeyAdmin {
             }])
         })
         .await?;
-        let private_half = match self.signer.disable(&kid).await {
-            Ok(Some(done)) => done,
-            Ok(None) => "the signer does not hold its private half".to_owned(),
-            Err(error) => {
-                format!("ITS PRIVATE HALF IS STILL THERE ({error}): no replica uses it; remove it yourself")
-            }
+        let private_half = match (self.signer.disable(&kid).await, unknown) {
+            (Ok(Some(done)), _) => done,
+            (Ok(None), None) => "the signer does not hold its private half".to_owned(),
+            (Err(error), _) | (Ok(None), Some(error)) => format!(
+                "ITS PRIVATE HALF IS STILL THERE ({error}): no replica uses it; repeat this, or remove it yourself"
+            ),
         };
-        Ok(Retired { kid, already, created, private_half })
+        Ok(Retired { kid, already, created, none_left, private_half })
     }
 
     /// Makes a key, publishes it, and records both.
@@ -210,9 +225,8 @@ impl KeyAdmin {
         }
     }
 
-    async fn survey(&self) -> Result<Survey, SigningError> {
+    async fn survey(&self, held: Vec<PublicKey>) -> Result<Survey, SigningError> {
         let register = Register::read(&self.log).await?;
-        let held = self.signer.keys().await?;
         let published = self.log.published_keys(EVER).await.map_err(unavailable)?;
         let longest = self.log.longest_offline_grace().await.map_err(unavailable)?;
         let ages: Vec<_> = held

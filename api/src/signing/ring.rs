@@ -91,6 +91,7 @@ impl KeyRing {
         schedule: Schedule,
     ) -> Result<Self, SigningError> {
         let held = signer.keys().await?;
+        failures(signer.as_ref()).absolute(0);
         let keys = survey(signer.as_ref(), &log, schedule, held).await?;
         if keys.current.is_none() {
             return Err(SigningError::Setting(
@@ -172,10 +173,11 @@ impl KeyRing {
     /// When the signer fails, or takes too long.
     #[tracing::instrument(name = "sign", skip_all)]
     pub async fn sign(&self, claims: LicenseClaims) -> Result<SignedToken, SigningError> {
-        match &self.batcher {
+        let signed = match &self.batcher {
             Some(batcher) => batcher.sign(claims).await,
             None => self.sign_alone(&claims).await,
-        }
+        };
+        self.counted(signed)
     }
 
     async fn sign_alone(&self, claims: &LicenseClaims) -> Result<SignedToken, SigningError> {
@@ -183,7 +185,7 @@ impl KeyRing {
         let input = claims
             .signing_input(&key.kid)
             .map_err(|error| SigningError::Corrupt(format!("the claims do not serialise: {error}")))?;
-        let signature = self.sign_bytes(&key.kid, input.as_bytes()).await?;
+        let signature = self.signature(&key.kid, input.as_bytes()).await?;
         let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature));
         Ok(SignedToken { token, public_key: key.pem, expires_at: claims.exp })
     }
@@ -193,6 +195,15 @@ impl KeyRing {
     /// # Errors
     /// When the signer fails, or takes too long.
     pub async fn sign_bytes(&self, kid: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        self.counted(self.signature(kid, message).await)
+    }
+
+    /// Counts what was left without a signature: a token, a checkpoint, a certificate.
+    fn counted<T>(&self, signed: Result<T, SigningError>) -> Result<T, SigningError> {
+        signed.inspect_err(|_| failures(self.signer.as_ref()).increment(1))
+    }
+
+    async fn signature(&self, kid: &str, message: &[u8]) -> Result<Vec<u8>, SigningError> {
         let begun = Instant::now();
         let signature = tokio::time::timeout(SIGN_TIMEOUT, self.signer.sign(kid, message))
             .await
@@ -207,6 +218,11 @@ impl Keys {
         let none = || SigningError::Unavailable("every signing key was retired".to_owned());
         self.current.clone().ok_or_else(none)
     }
+}
+
+/// What was left without a signature.
+fn failures(signer: &dyn Signer) -> metrics::Counter {
+    metrics::counter!("license_signing_failures_total", "signer" => signer.name())
 }
 
 /// Notes a signature that began then and serves so many tokens.

@@ -21,8 +21,16 @@ struct Archive {
     runs: Runs,
     salts: Arc<Salts>,
     file: Option<PathBuf>,
-    /// By leaf; one day's heartbeats of one tenant.
-    loaded: Option<HashMap<u64, Hashed>>,
+    /// One day's heartbeats of one tenant.
+    loaded: Option<Loaded>,
+}
+
+/// What a file has.
+#[derive(Default)]
+struct Loaded {
+    by_leaf: HashMap<u64, Hashed>,
+    /// An event that is no leaf of this archive, or stands for one that another event stands for, too.
+    strange: Option<Uuid>,
 }
 
 /// What an archive has for a leaf.
@@ -31,6 +39,8 @@ pub(super) enum InFile {
     NotGiven,
     /// Its file was given, or cannot be read, and has no such event.
     Missing,
+    /// The file has this event, too, which was never sealed there.
+    Strange(Uuid),
     /// The event.
     Found(Hashed),
 }
@@ -47,28 +57,36 @@ impl Archives {
         let archive = &mut self.0[place];
         let Some(file) = &archive.file else { return Some(InFile::NotGiven) };
         if archive.loaded.is_none() {
-            archive.loaded = Some(load(file, archive.tenant_id, &archive.salts).unwrap_or_else(|error| {
+            archive.loaded = Some(load(file, archive).unwrap_or_else(|error| {
                 tracing::warn!(%error, "an archive cannot be read");
-                HashMap::new()
+                Loaded::default()
             }));
             // Days overlap by moments only: what lies further back is not asked for again.
             for old in self.0.iter_mut().take(place.saturating_sub(1)) {
                 old.loaded = None;
             }
         }
-        let found = self.0[place].loaded.as_mut().and_then(|events| events.remove(&index));
-        Some(found.map_or(InFile::Missing, InFile::Found))
+        let loaded = self.0[place].loaded.as_mut()?;
+        if let Some(strange) = loaded.strange.take() {
+            return Some(InFile::Strange(strange));
+        }
+        Some(loaded.by_leaf.remove(&index).map_or(InFile::Missing, InFile::Found))
     }
 }
 
-fn load(file: &PathBuf, tenant_id: Uuid, salts: &Salts) -> Result<HashMap<u64, Hashed>, AuditError> {
+fn load(file: &PathBuf, archive: &Archive) -> Result<Loaded, AuditError> {
     let opened = File::open(file).map_err(AuditError::file(file))?;
-    let mut events = HashMap::new();
-    read_parquet_of(opened, tenant_id, |event| {
-        if let Some(index) = event.index {
-            events.insert(index, hash_one(&event, salts));
+    let mut loaded = Loaded::default();
+    read_parquet_of(opened, archive.tenant_id, |event| {
+        let index = event.index.filter(|index| archive.runs.contains(*index));
+        let taken = match index {
+            Some(index) => loaded.by_leaf.insert(index, hash_one(&event, &archive.salts)).is_some(),
+            None => true,
+        };
+        if taken {
+            loaded.strange.get_or_insert(event.event_id);
         }
         Ok(())
     })?;
-    Ok(events)
+    Ok(loaded)
 }

@@ -1,6 +1,6 @@
 //! Checkpoints in files: what somebody kept, and what an export carries.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use merkle::Digest;
 use serde::Deserialize;
@@ -90,6 +90,17 @@ pub(crate) struct ArchivedLine {
     pub(crate) archived: String,
     /// base64 of the runs of leaves.
     pub(crate) runs: String,
+}
+
+impl ArchivedLine {
+    /// The file in a folder; a name that leads out of it is not believed.
+    pub(crate) fn file_in(&self, folder: &Path) -> Result<PathBuf, AuditError> {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if self.archived.is_empty() || !self.archived.chars().all(good) {
+            return Err(AuditError::unreadable(format!("{:?} is no name of an archive", self.archived)));
+        }
+        Ok(folder.join(format!("{}.parquet", self.archived)))
+    }
 }
 
 /// Event ids and hashes as they are stored one after the other.

@@ -157,6 +157,10 @@ impl Merge {
                 }
                 Some(InFile::NotGiven) => self.skipped += 1,
                 Some(InFile::Found(event)) if event.event_id == expected => self.judge(&event, sealed),
+                Some(InFile::Strange(event)) => {
+                    let detail = "its archive was given, and this event was never sealed there".to_owned();
+                    self.finding = Some(self.about(Wrong::Inserted, Some(event), None, detail));
+                }
                 Some(InFile::Found(_) | InFile::Missing) => {
                     let detail = "its archive was given, and does not have this event".to_owned();
                     self.finding = Some(self.about(Wrong::Removed, Some(expected), Some(index), detail));

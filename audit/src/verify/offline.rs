@@ -35,6 +35,8 @@ pub struct OfflineOptions {
     pub keys: PublicKeys,
     /// Checkpoints that somebody kept.
     pub kept: Vec<Kept>,
+    /// Where archived heartbeats are: `None` trusts their sealed hashes.
+    pub archives: Option<PathBuf>,
 }
 
 /// Verifies an export.
@@ -158,18 +160,42 @@ fn check_checkpoints(
     Ok(Ok((tenant_id, sealed)))
 }
 
-/// What the file of checkpoints says is archived. The files themselves need the salts, which are in the database.
+/// What the file of checkpoints says is archived. Each file that it names must be there, if the folder is given.
 fn archived(options: &OfflineOptions, tenant_id: Uuid) -> Result<Archives, AuditError> {
     let (mut lines, mut text) = (Lines::open(&options.checkpoints)?, String::new());
     let mut archives = Archives::default();
+    let mut salts: Option<Arc<Salts>> = None;
     while lines.next(&mut text)? {
         if text.contains("\"archived\"") {
             let line: ArchivedLine = serde_json::from_str(&text).map_err(|error| lines.unreadable(&error))?;
             let runs = STANDARD.decode(&line.runs).map_err(|error| lines.unreadable(&error))?;
-            archives.add(tenant_id, Runs::from_bytes(&runs), Arc::default(), None);
+            let file = options.archives.as_deref().map(|folder| line.file_in(folder)).transpose();
+            let file = file.map_err(|error| lines.unreadable(&error))?;
+            let salts = match (&file, &salts) {
+                (None, _) => Arc::default(),
+                (Some(file), known) => {
+                    File::open(file).map_err(AuditError::file(file))?;
+                    match known {
+                        Some(known) => known.clone(),
+                        None => salts.insert(Arc::new(exported_salts(&options.export)?)).clone(),
+                    }
+                }
+            };
+            archives.add(tenant_id, Runs::from_bytes(&runs), salts, file);
         }
     }
     Ok(archives)
+}
+
+/// Every salt of an export. A heartbeat's user was once granted a seat, and decisions are never archived: so the salts
+/// of archived heartbeats are among those of the exported events.
+fn exported_salts(export: &Path) -> Result<Salts, AuditError> {
+    let mut all = Salts::default();
+    let mut events = EventLines::open(export)?;
+    while let Some(page) = events.next_events(|event| Salts::of(&event))? {
+        page.into_iter().for_each(|salts| all.extend(salts));
+    }
+    Ok(all)
 }
 
 fn explain(options: &OfflineOptions, merge: &Merge, parting: &Parting) -> Result<Finding, AuditError> {

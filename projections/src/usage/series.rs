@@ -24,12 +24,20 @@ pub enum Bucket {
 }
 
 impl Bucket {
-    fn seconds(self) -> i32 {
+    /// How long it is.
+    #[must_use]
+    pub fn seconds(self) -> i32 {
         match self {
             Self::Minute => 60,
             Self::Hour => 3_600,
             Self::Day => 86_400,
         }
+    }
+
+    /// The beginning of the bucket of a time.
+    #[must_use]
+    pub fn begin(self, time: Time) -> Time {
+        at(floor(time.millis(), self.seconds()))
     }
 }
 

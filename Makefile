@@ -36,9 +36,9 @@ audit: ## advisories and licences of what we build upon
 FAULTS_AT_A_TIME ?= 3
 
 faults: engines ## every fault, with real processes; prints a table of what became of each (about 10 minutes)
-	@$(CARGO) build --quiet --package api --package faults --features api/fail-points --bins
+	@$(CARGO) build --quiet --workspace --all-features --bins # as `make test` builds them: nothing is built twice
 	@target/debug/faults --forget
-	-$(CARGO) test --package faults --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME)
+	-$(CARGO) test --workspace --all-features --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME)
 	@target/debug/faults
 
 lint: ## format, clippy, documentation

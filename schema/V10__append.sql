@@ -302,3 +302,13 @@ language sql security definer set search_path = public, pg_temp as $$
     d_session, d_user, d_hardware, d_request, d_data, d_key, d_hash, d_give_back, n_stream, n_scope, n_name,
     n_hold, h_event, h_stream, h_session, h_user, h_request, h_key, h_hash, true)
 $$;
+
+-- Which programs work with the schema: a program starts on a schema newer than its own only if it is among them, so that
+-- a replica may start again in the middle of a rollout, and a rollout may be taken back. A migration that an earlier
+-- program does not survive raises the number.
+create table schema_support (
+  singleton      boolean primary key default true check (singleton),
+  oldest_program integer not null                        -- the schema version that the program knows
+);
+insert into schema_support values (true, 10);
+comment on table schema_support is 'The oldest program that works with the schema';

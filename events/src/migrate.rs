@@ -85,7 +85,7 @@ fn known_version() -> i64 {
         .unwrap_or(0)
 }
 
-/// Refuses a schema that is older or newer than the one this program knows.
+/// Refuses a schema that is older than the one this program knows, or newer and no longer made for it.
 ///
 /// # Errors
 /// [`LogError::Schema`] with what to do; [`LogError::Unavailable`] when the database cannot be asked.
@@ -105,6 +105,13 @@ pub async fn require_current_schema(database: &Database) -> Result<(), LogError>
         std::cmp::Ordering::Less => {
             Err(LogError::Schema { found, known, advice: "run `coditect-license migrate` first" })
         }
-        std::cmp::Ordering::Greater => Err(LogError::Schema { found, known, advice: "run a newer program" }),
+        std::cmp::Ordering::Greater => {
+            let sql = "select oldest_program::bigint from schema_support";
+            if client.query_one(sql, &[]).await?.get::<_, i64>(0) > known {
+                return Err(LogError::Schema { found, known, advice: "run a newer program" });
+            }
+            tracing::warn!(found, known, "the schema is newer than this program, and still made for it");
+            Ok(())
+        }
     }
 }

@@ -261,10 +261,14 @@ async fn date_of(stand: &Stand, replica: usize) -> Result<String> {
     reqwest::get(format!("{}/health", replica.url)).await?;
     for _ in 0..50 {
         let log = replica.log()?;
-        if let Some(line) = log[before..].lines().find(|line| line.contains("answered") && line.contains('T'))
-        {
-            let plain: String = line.chars().skip_while(|it| !it.is_ascii_digit() || *it != '2').collect();
-            return Ok(plain.chars().take("2026-11-24T22".len()).collect());
+        let line = log[before..].lines().find(|line| line.contains("answered"));
+        // Day and hour, wherever the line has them: a terminal's colours may stand before.
+        let hour = line.and_then(|line| {
+            let t = line.find('T')?;
+            line.get(t.checked_sub("2026-11-24".len())?..t + "T22".len())
+        });
+        if let Some(hour) = hour {
+            return Ok(hour.to_owned());
         }
         tokio::time::sleep(SECOND / 50).await;
     }

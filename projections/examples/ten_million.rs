@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use engines::TestEngines;
-use events::{Database, EventLog, TenantId, Time};
+use events::{Database, EventFilter, EventLog, Position, TenantId, Time, UserId};
 use projections::{Bucket, DenialFilter, ReadModels, SessionFilter, UsageRange, WhatIfQuestion};
 use tokio_postgres::{Client, NoTls};
 
@@ -59,7 +59,31 @@ async fn main() {
     );
     let now = chrono_now(&owner).await;
     ask(&models, tenant, now).await;
+    ask_log(&log, tenant, now).await;
     timed("rebuild activity", projections::rebuild(&log, "activity", true)).await.unwrap();
+}
+
+/// What auditors ask: pages of events, and a pool as it was.
+async fn ask_log(log: &EventLog, tenant: TenantId, now: Time) {
+    let half_a_year_ago = Time::from_millis(now.millis() - 183 * 86_400_000).unwrap();
+    let start = Position::default();
+    let filters = [
+        ("first page", EventFilter::default()),
+        ("from half a year ago", EventFilter { from: Some(half_a_year_ago), ..EventFilter::default() }),
+        ("denials", EventFilter { event_type: Some("seat_denied".to_owned()), ..EventFilter::default() }),
+        ("one user's", EventFilter { user_id: UserId::new("user-17").ok(), ..EventFilter::default() }),
+    ];
+    for (name, filter) in filters {
+        timed(&format!("events, a page of 1000: {name}"), log.read_tenant(tenant, start, &filter, 1_000))
+            .await
+            .unwrap();
+    }
+    for (name, at) in [("now", now), ("half a year ago", half_a_year_ago)] {
+        let pools = timed(&format!("replay of the tenant's pool, {name}"), log.pools_at(tenant, at)).await;
+        for pool in pools.unwrap() {
+            println!("{:<60} {:>9} decisions, {} sessions", "", pool.version, pool.sessions.len());
+        }
+    }
 }
 
 async fn chrono_now(owner: &Client) -> Time {

@@ -38,8 +38,8 @@ FAULTS_AT_A_TIME ?= 3
 faults: engines ## every fault, with real processes; prints a table of what became of each (about 10 minutes)
 	@$(CARGO) build --quiet --workspace --all-features --bins # as `make test` builds them: nothing is built twice
 	@target/debug/faults --forget
-	-$(CARGO) test --workspace --all-features --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME)
-	@target/debug/faults
+	@failed=0; $(CARGO) test --workspace --all-features --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME) || failed=1; \
+	  target/debug/faults && exit $$failed
 
 lint: ## format, clippy, documentation
 	$(CARGO) fmt --all --check

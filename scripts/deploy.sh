@@ -6,7 +6,7 @@
 #   scripts/deploy.sh --migrate production IMAGE    stops after `migrate` (scripts/blue-green.sh goes on from there)
 #
 # A rollout that does not come up within five minutes is rolled back. Migrations are not: they go forward only, and the
-# version before them still runs (it does not start again, though: docs/RUNBOOK.md, "Rollback").
+# version before runs and starts on with them, as long as the schema supports it (docs/RUNBOOK.md, "Rollback").
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

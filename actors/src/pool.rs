@@ -2,8 +2,9 @@
 //!
 //! Traps of ractor met here. Mailboxes are unbounded: a permit is taken before a command is sent and travels in it.
 //! A handler cannot drain its mailbox: commands gather in `waiting` while a batch runs in a task of its own, which owns
-//! the reply ports; heartbeats likewise, beside the batch (`pool/beat.rs`). A panic in that task comes back as a failed completion, and kills the actor on purpose: its
-//! supervisor starts another, which loads the pool from its snapshot and the log.
+//! the reply ports; heartbeats likewise, beside the batch (`pool/beat.rs`).
+//! A panic in such a task comes back as a failed completion, and kills the actor on purpose: its supervisor starts
+//! another, which loads the pool from its snapshot and the log.
 
 pub(crate) mod batch;
 pub(crate) mod beat;
@@ -39,6 +40,9 @@ const EXPIRY_SLACK: Duration = Duration::from_millis(30);
 
 /// Shortest pause between two timers of a pool, so that a deadline that cannot be ended yet does not spin.
 const MIN_TIMER: Duration = Duration::from_millis(100);
+
+/// How long a pool that is asked for heartbeats alone waits before it loads its state, and loads it again if that fails.
+const LOAD_AFTER: Duration = Duration::from_secs(1);
 
 /// What a pool's actor is told.
 pub(crate) enum Message {
@@ -134,7 +138,7 @@ impl Actor for Pool {
                 shell.beaten.extend(beaten);
             }
             Message::Done(Err(panic)) | Message::Beaten(Err(panic)) => {
-                return Err(format!("the batch of pool {} panicked: {panic}", self.license_id).into());
+                return Err(format!("pool {} panicked: {panic}", self.license_id).into());
             }
             #[cfg(any(test, feature = "fail-points"))]
             Message::Panic => shell.panic_next = true,
@@ -156,13 +160,7 @@ impl Shell {
         if self.beaten.is_empty() {
             return;
         }
-        let Some(core) = &mut self.core else {
-            // The mirror is told of these sessions although nobody asks for a seat: that needs the core.
-            if self.waiting.is_empty() {
-                self.waiting.push(expire());
-            }
-            return;
-        };
+        let Some(core) = &mut self.core else { return };
         for (session_id, deadline) in &self.beaten {
             core.state.extend(*session_id, *deadline);
         }
@@ -208,11 +206,17 @@ impl Pool {
     }
 
     fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
-        let Some(core) = shell.core.as_ref() else { return };
-        let lapse = core.state.next_deadline();
-        let lapse =
-            lapse.map(|deadline| (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER));
-        let Some(wait) = lapse.into_iter().chain(core.mirror.next_telling()).min() else { return };
+        let wait = match shell.core.as_ref() {
+            Some(core) => {
+                let lapse = core.state.next_deadline().map(|deadline| {
+                    (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER)
+                });
+                lapse.into_iter().chain(core.mirror.next_telling()).min()
+            }
+            // The mirror is told of heartbeats although nobody asks for a seat: that needs the core.
+            None => (!shell.beaten.is_empty()).then_some(LOAD_AFTER),
+        };
+        let Some(wait) = wait else { return };
         let at = Instant::now() + wait;
         // Deadlines grow with each heartbeat: a timer that fires early finds nothing, and the next one is set then.
         if shell.timer.as_ref().is_some_and(|(fires, _)| *fires <= at) {

@@ -144,6 +144,54 @@ async fn a_stale_replica_catches_up_before_it_answers() {
     ));
 }
 
+/// The pool's row is held by somebody else: a decision waits for it, and a heartbeat does not wait for the decision.
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_the_pools_decisions() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(2).await;
+    for user in ["alice", "bob"] {
+        replica.join(tenant_id, user).await;
+    }
+    let alice = replica.granted(license_id, "alice").await;
+    let busy = world.superuser().await;
+    let lock = format!("begin; select from streams where stream_id = '{license_id}' for update");
+    busy.batch_execute(&lock).await.unwrap();
+    let deciding = replica.acquire(license_id, "bob");
+    tokio::pin!(deciding);
+    for _ in 0..5 {
+        tokio::select! {
+            biased;
+            decided = &mut deciding => panic!("decided although its row is held: {decided:?}"),
+            answer = replica.heartbeat(license_id, alice.session_id, "alice") => {
+                assert!(matches!(answer, Answer::Alive { .. }), "{answer:?}");
+            }
+        }
+    }
+    busy.batch_execute("commit").await.unwrap();
+    assert!(matches!(deciding.await, Ok(Answer::Granted(_))));
+}
+
+/// Another replica's: it has never loaded the pool, and is asked for heartbeats alone.
+#[tokio::test]
+async fn a_replica_that_hears_heartbeats_alone_tells_the_mirror() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    one.gate_up().await;
+    two.gate_up().await;
+    let (tenant_id, license_id) = one.tenant(2).await;
+    one.join(tenant_id, "alice").await;
+    let alice = one.granted(license_id, "alice").await;
+    let client = redis(&world.redis_url).await;
+    mirror_comes_to(&client, license_id, 1).await;
+    client
+        .del::<(), _>(["meta", "seats", "holders"].map(|part| key(license_id, part)).to_vec())
+        .await
+        .unwrap();
+    assert!(matches!(two.heartbeat(license_id, alice.session_id, "alice").await, Answer::Alive { .. }));
+    mirror_comes_to(&client, license_id, 1).await;
+}
+
 #[tokio::test]
 async fn a_switch_and_a_limit_hold_on_the_other_replica_at_once() {
     let world = World::new().await;

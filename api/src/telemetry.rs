@@ -169,7 +169,7 @@ fn describe() {
     );
     describe_histogram!("license_signature_batch_size", "License tokens under one signature.");
     describe_counter!(
-        "license_signing_failures_total",
+        "license_signature_failures_total",
         "License tokens, checkpoints and certificates that got no signature."
     );
     describe_gauge!(

@@ -38,7 +38,7 @@ static METRICS: LazyLock<PrometheusHandle> =
 
 /// What was left without a signature so far.
 fn failures() -> u64 {
-    let line = "license_signing_failures_total{signer=\"kms\"} ";
+    let line = "license_signature_failures_total{signer=\"kms\"} ";
     METRICS.render().lines().find_map(|one| one.strip_prefix(line)?.parse().ok()).unwrap_or(0)
 }
 

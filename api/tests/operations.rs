@@ -240,7 +240,7 @@ async fn the_binary_says_in_one_line_what_is_missing_and_drains_on_sigterm() {
         "license_postgres_up 1",
         "license_mirror_repairs_total",
         "license_signature_duration_seconds_bucket{signer=\"local\"",
-        "license_signing_failures_total{signer=\"local\"} 0",
+        "license_signature_failures_total{signer=\"local\"} 0",
         "license_projection_lag_events{projection=",
         "license_projection_lag_seconds{projection=",
     ] {

@@ -105,7 +105,7 @@ async fn it_folds_and_seals_what_no_replica_did_and_shows_its_metrics() {
     let fits = |metrics: &str| {
         [
             "license_projection_lag_events{projection=\"activity\"} 0",
-            "license_signing_failures_total{signer=\"local\"} 0",
+            "license_signature_failures_total{signer=\"local\"} 0",
         ]
         .iter()
         .all(|line| metrics.contains(line))

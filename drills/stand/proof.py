@@ -83,14 +83,7 @@ def _told(postgres: Postgres, seen: Seen) -> None:
     expect(not lost, f"so is each of {len(seen.released)} releases{f', but for {len(lost)}' if lost else ''}")
 
 
-def has(*words: str) -> bool:
-    return subprocess.run([PROGRAM, *words, "--help"], capture_output=True, check=False).returncode == 0
-
-
 def _verify(postgres: Postgres) -> None:
-    if not has("verify"):
-        say("      (this program has no `verify` yet)")
-        return
     done = subprocess.run(
         [PROGRAM, "verify"],
         env={**os.environ, "DATABASE_URL": postgres.url("license_api"), "RUST_LOG": "warn"},

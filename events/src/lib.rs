@@ -32,12 +32,11 @@ pub use ids::{
     HardwareId, InvalidValue, LicenseId, MachineName, Product, Seats, SessionId, TenantId, UserId,
 };
 pub use log::EventLog;
-pub use log::append::{
-    Appended, Batch, HeartbeatWrite, IdempotencyKey, NameClaim, NewEvent, Refused, StreamWrite,
-};
+pub use log::append::{Appended, Batch, HeartbeatWrite, IdempotencyKey, NameClaim, NewEvent, StreamWrite};
 pub use log::keys::PublishedKey;
 pub use log::lookup::{ApplicableLicense, KnownKey, Member, SessionEnd, SessionPlace};
 pub use log::read::EventFilter;
+pub use log::refused::Refused;
 pub use log::replay::{PoolAt, SessionAt};
 pub use log::seats::Seat;
 pub use log::stream::{Snapshot, StreamHead};

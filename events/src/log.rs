@@ -4,6 +4,7 @@ pub(crate) mod append;
 pub(crate) mod keys;
 pub(crate) mod lookup;
 pub(crate) mod read;
+pub(crate) mod refused;
 pub(crate) mod replay;
 pub(crate) mod seats;
 mod seek;

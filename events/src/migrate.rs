@@ -21,7 +21,8 @@ const LOCK: i64 = 0xc0d1_7ec7;
 /// How often to try to make the role while other databases of the cluster are being migrated.
 const ROLE_ATTEMPTS: u32 = 50;
 
-/// Brings the database to this program's schema; repeating it changes nothing. Answers the version reached.
+/// Brings the database to this program's schema; repeating it changes nothing, and neither does a newer schema that is
+/// still made for this program. Answers the version reached.
 ///
 /// # Errors
 /// When the database cannot be reached, or refuses a statement.
@@ -29,6 +30,12 @@ pub async fn migrate(url: &str) -> Result<i64, LogError> {
     let (mut client, driver) = connect_as_login(url).await?;
     make_role(&client).await?;
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).await?;
+    let found = found_version(&client).await?;
+    if found > known_version() {
+        // A rollout that is taken back runs the older program's migrations: there is nothing to do.
+        require_support(&client, found).await?;
+        return Ok(found);
+    }
     let done = embedded::migrations::runner()
         .set_migration_table_name("schema_history")
         .run_async(&mut client)
@@ -91,27 +98,33 @@ fn known_version() -> i64 {
 /// [`LogError::Schema`] with what to do; [`LogError::Unavailable`] when the database cannot be asked.
 pub async fn require_current_schema(database: &Database) -> Result<(), LogError> {
     let client = database.get().await?;
-    let known = known_version();
-    let exists = client.query_one("select to_regclass('public.schema_history') is not null", &[]).await?;
-    let found = if exists.get::<_, bool>(0) {
-        let row =
-            client.query_one("select coalesce(max(version), 0)::bigint from schema_history", &[]).await?;
-        row.get::<_, i64>(0)
-    } else {
-        0
-    };
+    let (found, known) = (found_version(&client).await?, known_version());
     match found.cmp(&known) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Less => {
             Err(LogError::Schema { found, known, advice: "run `coditect-license migrate` first" })
         }
-        std::cmp::Ordering::Greater => {
-            let sql = "select oldest_program::bigint from schema_support";
-            if client.query_one(sql, &[]).await?.get::<_, i64>(0) > known {
-                return Err(LogError::Schema { found, known, advice: "run a newer program" });
-            }
-            tracing::warn!(found, known, "the schema is newer than this program, and still made for it");
-            Ok(())
-        }
+        std::cmp::Ordering::Greater => require_support(&client, found).await,
     }
+}
+
+/// The version of the schema that the database has; 0 without one.
+async fn found_version(client: &Client) -> Result<i64, LogError> {
+    let exists = client.query_one("select to_regclass('public.schema_history') is not null", &[]).await?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let row = client.query_one("select coalesce(max(version), 0)::bigint from schema_history", &[]).await?;
+    Ok(row.get(0))
+}
+
+/// Refuses a newer schema that no longer works with this program.
+async fn require_support(client: &Client, found: i64) -> Result<(), LogError> {
+    let known = known_version();
+    let row = client.query_one("select oldest_program::bigint from schema_support", &[]).await?;
+    if row.get::<_, i64>(0) > known {
+        return Err(LogError::Schema { found, known, advice: "run a newer program" });
+    }
+    tracing::warn!(found, known, "the schema is newer than this program, and still made for it");
+    Ok(())
 }

@@ -259,7 +259,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
                 "Events that wait",
                 "short",
                 [("max by (projection) (license_projection_lag_events)", "{{projection}}")],
-                "Estimated.",
+                "Counted up to 100,000.",
             ),
             (
                 "Events written",
@@ -293,7 +293,7 @@ DASHBOARDS: dict[str, tuple[str, list[Panel]]] = {
             (
                 "Left without a signature",
                 "ops",
-                each("license_signing_failures_total", "signer"),
+                each("license_signature_failures_total", "signer"),
                 "Tokens, checkpoints and certificates that the signer failed, or took over 3 s for.",
             ),
             (

@@ -69,7 +69,7 @@ routes() {
 
 python3() { "$tools/venv/bin/python" "$@"; }
 
-mapfile -t scripts < <(git ls-files '*.sh' scripts/slot scripts/quiet | grep -v '^sdk/' | while read -r file; do head -1 "$file" | grep -q '^#!.*sh' && echo "$file"; done)
+mapfile -t scripts < <(git ls-files '*.sh' | grep -v '^sdk/' | while read -r file; do head -1 "$file" | grep -q '^#!.*sh' && echo "$file"; done)
 
 step "hadolint: Dockerfile" hadolint Dockerfile
 step "checkov: Dockerfile" policies dockerfile Dockerfile

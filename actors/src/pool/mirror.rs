@@ -92,9 +92,7 @@ impl Mirror {
             return;
         }
         if repair {
-            if let Err(error) = self.sync(context, state).await {
-                tracing::warn!(%error, license_id = %state.license_id, "the mirror was not repaired");
-            }
+            self.repair(context, state).await;
             return;
         }
         if !ended.is_empty() && context.gate.release(state.license_id, &ended).await.is_none() {
@@ -107,11 +105,18 @@ impl Mirror {
         let lost: Vec<_> = seats(context, state, forgotten.into_iter());
         if !lost.is_empty() {
             let restored = context.gate.restore(state.license_id, state.version, state.limit(), &lost).await;
-            if restored.is_none() {
-                self.synced_in = None;
-            } else {
+            if restored.is_some() {
                 metrics::counter!("license_mirror_repairs_total").increment(1);
+            } else {
+                // It knows nothing of the pool any more.
+                self.repair(context, state).await;
             }
+        }
+    }
+
+    async fn repair(&mut self, context: &Context, state: &mut PoolState) {
+        if let Err(error) = self.sync(context, state).await {
+            tracing::warn!(%error, license_id = %state.license_id, "the mirror was not repaired");
         }
     }
 

@@ -222,7 +222,7 @@ impl Keys {
 
 /// What was left without a signature.
 fn failures(signer: &dyn Signer) -> metrics::Counter {
-    metrics::counter!("license_signing_failures_total", "signer" => signer.name())
+    metrics::counter!("license_signature_failures_total", "signer" => signer.name())
 }
 
 /// Notes a signature that began then and serves so many tokens.

@@ -65,7 +65,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
   }
 
   documentation {
-    content   = "Users cannot reach the API. ${var.runbook_url}#noreplicaanswers"
+    content   = "Users cannot reach the API. ${var.runbook_url}#nometrics"
     mime_type = "text/markdown"
   }
 
@@ -130,7 +130,7 @@ resource "google_monitoring_alert_policy" "disk" {
   }
 
   documentation {
-    content   = "Raise disk_limit_gb of infra/modules/cloud-sql, and look why the archive does not shrink the log. ${var.runbook_url}#jobfailed"
+    content   = "Raise disk_limit_gb of infra/modules/cloud-sql, and look why the archive does not shrink the log. ${var.runbook_url}#databasedisknearlyfull"
     mime_type = "text/markdown"
   }
 

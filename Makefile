@@ -2,31 +2,38 @@
 # line what is missing where they cannot.
 
 CARGO ?= cargo
+# For whatever tests: the same features each time, or every target would compile the dependencies anew.
+BINARIES = $(CARGO) build --quiet --workspace --all-features --bins
 
-.PHONY: run test test-server test-sdk ops-test drills audit faults lint bench coverage schemathesis engines
+.PHONY: run test test-server test-sdk ops-test test-drills drills audit faults lint bench coverage schemathesis engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
 	@exec target/debug/coditect-license dev
 
-test: test-server test-sdk ops-test ## every test, on real engines that are started and ended here
+test: test-server test-sdk ops-test test-drills ## every test, on real engines that are started and ended here
 
 test-server: engines ## the service's tests
-	@$(CARGO) build --quiet --package engines
+	@$(BINARIES)
 	target/debug/engines run --fast -- $(CARGO) test --workspace --all-features
 
 test-sdk: engines ## the Python SDK's tests, against the real server
 	@scripts/install-python.sh
-	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
+	@$(BINARIES)
 	sdk/python/run-tests.sh
 
 ops-test: ## image, manifests, alerts, dashboards, infra: each with its own validator
 	@scripts/install-python.sh
 	@scripts/ops/test.sh
 
+test-drills: engines ## the drills that take less than a minute together
+	@scripts/install-python.sh
+	@$(BINARIES)
+	@drills/run.sh --short
+
 drills: engines ## restore, loss of Redis, fail-over, rotation, rollout, revocation, every alert: DRILLS=failover runs one
 	@scripts/install-python.sh
-	@$(CARGO) build --quiet --package api --bin coditect-license --package engines
+	@$(BINARIES)
 	@drills/run.sh $(DRILLS)
 
 audit: ## advisories and licences of what we build upon
@@ -36,7 +43,7 @@ audit: ## advisories and licences of what we build upon
 FAULTS_AT_A_TIME ?= 3
 
 faults: engines ## every fault, with real processes; prints a table of what became of each (about 10 minutes)
-	@$(CARGO) build --quiet --workspace --all-features --bins # as `make test` builds them: nothing is built twice
+	@$(BINARIES)
 	@target/debug/faults --forget
 	@failed=0; $(CARGO) test --workspace --all-features --test suite -- --include-ignored --test-threads $(FAULTS_AT_A_TIME) || failed=1; \
 	  target/debug/faults && exit $$failed

@@ -49,7 +49,9 @@ insert into events (class, event_id, tenant_id, stream_id, version, type, format
       then 1 + row_number() over (partition by license_id, type in ('seat_acquired', 'seat_released') order by at) end,
     type, 1, session_id, user_id, 'machine-of-' || user_id, at, null,
     case type
-      when 'seat_acquired' then jsonb_build_object('seats_used', 1, 'seats_total', 100000,
+      when 'seat_acquired' then jsonb_build_object('seats_used',
+        sum(case type when 'seat_acquired' then 1 when 'seat_released' then -1 else 0 end)
+          over (partition by license_id order by at rows unbounded preceding), 'seats_total', 100000,
         'deadline', event_time(at + interval '360 seconds'), 'machine_name', 'desk')
       when 'seat_heartbeat' then jsonb_build_object('deadline', event_time(at + interval '360 seconds'))
       when 'seat_denied' then '{"reason": "no_seats_available", "seats_used": 100000, "seats_total": 100000}'

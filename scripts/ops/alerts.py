@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s/monitoring"
 RUNBOOK = ROOT / "docs/RUNBOOK.md"
+CLOUD = ROOT / "infra/modules/monitoring/main.tf"
 PARTS = ("What users feel", "Look", "Act", "Roll back", "Escalate")
 
 
@@ -57,6 +58,11 @@ def main() -> None:
         if not {0, 1, 2} <= tests.get(name, set()):
             wrong.append(f"{name}: no test fires and clears it")
     wrong += [f"{name}: tested, but no such alert" for name in set(tests) - names]
+    # Cloud Monitoring's own alerts name their sections by anchor.
+    anchors = {name.lower(): section for name, section in sections.items()}
+    for anchor in set(re.findall(r"runbook_url}#(\w+)", CLOUD.read_text(encoding="utf-8"))):
+        section = anchors.get(anchor, "")
+        wrong += [f"{CLOUD.name}: #{anchor} does not say «{part}»" for part in PARTS if f"**{part}" not in section]
     print("\n".join(wrong))
     sys.exit(1 if wrong else 0)
 

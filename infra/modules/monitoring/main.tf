@@ -65,7 +65,7 @@ resource "google_monitoring_alert_policy" "unreachable" {
   }
 
   documentation {
-    content   = "Users cannot reach the API. ${var.runbook_url}#nometrics"
+    content   = "Users cannot reach the API. ${var.runbook_url}#noreplicaanswers"
     mime_type = "text/markdown"
   }
 
@@ -99,7 +99,7 @@ resource "google_monitoring_alert_policy" "no_metrics" {
   }
 
   documentation {
-    content   = "No alert of ours can fire while this lasts. ${var.runbook_url}#noreplicaanswers"
+    content   = "No alert of ours can fire while this lasts. ${var.runbook_url}#nometrics"
     mime_type = "text/markdown"
   }
 

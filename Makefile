@@ -5,7 +5,7 @@ CARGO ?= cargo
 # For whatever tests: the same features each time, or every target would compile the dependencies anew.
 BINARIES = $(CARGO) build --quiet --workspace --all-features --bins
 
-.PHONY: run test test-server test-sdk ops-test test-drills drills audit faults lint bench coverage schemathesis engines
+.PHONY: run test test-server test-sdk ops-test test-drills drills infra image audit faults lint bench coverage schemathesis engines
 
 run: engines ## the whole product on this machine, until Ctrl-C
 	@$(CARGO) build --quiet --package api --bin coditect-license
@@ -35,6 +35,14 @@ drills: engines ## restore, loss of Redis, fail-over, rotation, rollout, revocat
 	@scripts/install-python.sh
 	@$(BINARIES)
 	@drills/run.sh $(DRILLS)
+
+infra: ## format and `tofu validate` of every module (needs OpenTofu, and the registry of its providers)
+	tofu fmt -check -recursive -diff infra
+	@scripts/ops/validate.sh
+
+image: ## builds the image and runs it as the cluster does: as nobody, on a file system that it cannot write (needs Docker)
+	docker build --tag coditect-license:local .
+	docker run --rm --read-only --cap-drop=ALL coditect-license:local --version
 
 audit: ## advisories and licences of what we build upon
 	@scripts/install-python.sh

@@ -1,6 +1,7 @@
 //! Measures the read side on a made log: inserts it by SQL as the database's owner, folds it, asks.
 //!
-//! `target/debug/engines run -- cargo run --release -p projections --example ten_million -- 10000000`
+//! `target/debug/engines run -- cargo run --release -p projections --example ten_million -- 10000000 [log]`
+//! (`log`: only what is read off the log, without folding it.)
 //!
 //! The log is 400 days of 8 tenants; the first one has a quarter of the events. Six of ten events are heartbeats, three
 //! belong to sessions of 20 minutes to 8 hours, one is a denial.
@@ -48,6 +49,12 @@ async fn main() {
         owner.batch_execute("analyze").await.unwrap();
     })
     .await;
+    if std::env::args().nth(2).as_deref() == Some("log") {
+        let tenant = TenantId("00000000-0000-7000-8000-000000000001".parse().unwrap());
+        let now = chrono_now(&owner).await;
+        ask_log(&log, tenant, now).await;
+        return;
+    }
     let models = ReadModels::new(log.clone());
     let begun = Instant::now();
     let pages =

@@ -9,8 +9,11 @@ use serde_json::json;
 
 use crate::{MILLIS, SECOND};
 
-/// A server may be told to answer within a second; on a busy machine we look for three.
-const PROMPT: Duration = Duration::from_secs(3);
+/// The service gives up a decision after 0.9 s. Twice the second that is promised, because other tests run beside this one.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// Without Redis the slowest answers may take this many times as long as with it: the same order, on a busy machine.
+const SAME_ORDER: u32 = 4;
 
 /// More memory than that, in KiB, would be a pile of waiting requests.
 const MOST_GROWTH_KIB: u64 = 96 * 1024;
@@ -42,7 +45,9 @@ async fn redis_gone_for_long() -> Result<()> {
     }
     let before = p99(seen.history.calls.iter().filter(|call| call.done < seen.fault.0));
     let during = p99(meanwhile.into_iter());
-    seen.passed(&format!("p99 {before:?} with Redis, {during:?} without"))
+    let told = format!("p99 {before:?} with Redis, {during:?} without");
+    ensure!(during < SAME_ORDER * before, "{told}");
+    seen.passed(&told)
 }
 
 fn name_of(call: &Call) -> &'static str {
@@ -94,15 +99,20 @@ impl Keepers {
         Ok(Self { account, held })
     }
 
-    /// Sends heartbeats for as long as the outage lasts; each is to be answered soon, with 503 and `Retry-After`.
+    /// Sends heartbeats for as long as the outage lasts, and now and then asks for another seat or gives one back that it
+    /// does not hold; each is to be answered soon, with 503 and `Retry-After`.
     async fn insist(&self, time: Duration) -> Result<Told> {
         let (until, mut told) = (Instant::now() + time, Told::default());
         while Instant::now() < until {
             for (n, (token, session)) in self.held.iter().enumerate() {
-                let answer =
-                    self.account.post(n, "heartbeat", token, &json!({ "session_id": session })).await;
-                ensure!(answer.status == 503, "a heartbeat was answered {answer:?}");
-                ensure!(answer.retry_after.is_some(), "503 without Retry-After");
+                let (act, body) = match told.unavailable % 6 {
+                    4 => ("acquire", json!({"hardware_id": "another-machine"})),
+                    5 => ("release", json!({"session_id": "01900000-0000-7000-8000-0000000000ff"})),
+                    _ => ("heartbeat", json!({ "session_id": session })),
+                };
+                let answer = self.account.post(n, act, token, &body).await;
+                ensure!(answer.status == 503, "{act}: {answer:?}");
+                ensure!(answer.retry_after.is_some(), "{act}: 503 without Retry-After");
                 told.slowest = told.slowest.max(answer.took);
                 told.unavailable += 1;
             }
@@ -163,7 +173,7 @@ async fn gone(name: &'static str, fault: &'static str, redis_too: bool) -> Resul
             keepers.still_hold().await?;
             let Told { unavailable, slowest } = told;
             found = format!(
-                "{unavailable} heartbeats 503, the slowest {slowest:?}; memory {before} -> {after} KiB; sessions kept"
+                "{unavailable} requests 503, the slowest {slowest:?}; memory {before} -> {after} KiB; sessions kept"
             );
             Ok(format!("gone since {outage}, for {:?}", 2 * stand.ttl))
         })

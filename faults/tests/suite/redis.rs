@@ -159,6 +159,12 @@ async fn frozen_for(name: &'static str, fault: &'static str, time: Duration) -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make faults"]
+async fn redis_frozen_for_a_moment() -> Result<()> {
+    frozen_for("redis_frozen_for_a_moment", "SIGSTOP of Redis for 0.3 TTL", 900 * MILLIS).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make faults"]
 async fn redis_frozen_for_one_ttl() -> Result<()> {
     frozen_for("redis_frozen_for_one_ttl", "SIGSTOP of Redis for 1 TTL", 3 * SECOND).await
 }

@@ -126,7 +126,8 @@ impl Refused {
         }
     }
 
-    /// The session whose heartbeat is meant: when it was written before, or why it is not, see [`Appended::heartbeat`].
+    /// The session whose heartbeat is meant: when it was written before, or why it is not (see
+    /// [`Appended::heartbeat`](crate::Appended::heartbeat)).
     #[must_use]
     pub fn heartbeat(&self) -> Option<(SessionId, Result<Time, Option<Standing>>)> {
         match self {

@@ -187,7 +187,9 @@ def test_users_of_one_machine_have_seats_of_their_own(tenant: Tenant, home: Path
 
 def test_exit_on_lost_ends_the_program(tenant: Tenant, home: Path) -> None:
     code = (
-        "import sys, time; from license_client import LicenseClient\n"
+        "import signal, sys, time; from license_client import LicenseClient\n"
+        # A shell's background jobs, and whatever they start, ignore SIGINT.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "url, token, home = sys.argv[1:]\n"
         "with LicenseClient(url, token, home=home, hardware_id='machine-0001', exit_on_lost=True):\n"
         "    print('holds', flush=True)\n"

@@ -8,7 +8,7 @@ import subprocess
 
 from .clients import Seen
 from .engines import Postgres
-from .report import expect, say
+from .report import expect
 from .service import PROGRAM
 
 # A pool's decisions in order, with the seats held and the limit in force after each.

@@ -1,6 +1,6 @@
 //! How fast a log is sealed, verified and exported: `speed URL [EVENTS]`, in an empty database that the URL may fill.
 //!
-//! `engines run -- cargo run --release -p audit --example speed` gives it one. Prints figures, asserts nothing.
+//! `cargo run --release -p audit --example speed -- URL`. Prints figures, asserts nothing.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark stops where something is wrong")]
 

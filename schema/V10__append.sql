@@ -287,7 +287,8 @@ grant execute on function append(
   text[], text[], jsonb[], text[], bytea[], boolean[], uuid[], text[], text[], boolean[], uuid[], uuid[], uuid[],
   text[], text[], text[], bytea[], boolean) to license_service;
 
--- Replicas of the version before call it without `p_resend`, until the last of them has gone.
+-- Replicas of the version before call it without `p_resend`, until the last of them has gone. They never say whether they
+-- repeat themselves, so it is always looked up, and they do not know the word `written`: what they are not told of is.
 create or replace function append(
   p_whole boolean, p_ttl_ms integer,
   s_stream uuid[], s_tenant uuid[], s_product text[], s_expected bigint[], s_standing text[],
@@ -297,10 +298,12 @@ create or replace function append(
   h_event uuid[], h_stream uuid[], h_session uuid[], h_user text[], h_request text[], h_key text[], h_hash bytea[],
   out at timestamptz, out refused jsonb)
 language sql security definer set search_path = public, pg_temp as $$
-  select * from append(
+  select a.at, (select coalesce(jsonb_agg(one), '[]') from jsonb_array_elements(a.refused) one
+                where one ->> 'why' <> 'written')
+  from append(
     p_whole, p_ttl_ms, s_stream, s_tenant, s_product, s_expected, s_standing, d_stream, d_event, d_type, d_format,
     d_session, d_user, d_hardware, d_request, d_data, d_key, d_hash, d_give_back, n_stream, n_scope, n_name,
-    n_hold, h_event, h_stream, h_session, h_user, h_request, h_key, h_hash, true)
+    n_hold, h_event, h_stream, h_session, h_user, h_request, h_key, h_hash, true) a
 $$;
 
 -- Which programs work with the schema: a program starts on a schema newer than its own only if it is among them, so that

@@ -1,4 +1,4 @@
-//! Pools on real engines: batches, supervision, a mirror that lies, a Redis that comes and goes.
+//! Pools on real engines: batches, heartbeats beside them, supervision, replicas of one pool, the reaper.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
@@ -7,33 +7,9 @@ mod support;
 use std::time::Duration;
 
 use actors::{Answer, Reason};
-use engines::{Redis, RedisOptions, Scratch};
-use events::{LicenseChange, LicenseId, Seats, SessionEnd, Standing};
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SortedSetsInterface};
-use fred::types::config::Config;
+use events::{LicenseChange, Seats, SessionEnd, Standing};
 use futures_util::future::join_all;
 use support::{World, eventually, request};
-
-async fn redis(url: &str) -> Client {
-    let client = Client::new(Config::from_url(url).unwrap(), None, None, None);
-    client.init().await.unwrap();
-    client
-}
-
-fn key(license_id: LicenseId, part: &str) -> String {
-    format!("coditect:{{{license_id}}}:{part}")
-}
-
-/// Seats that the mirror counts: its sentinel is none.
-async fn mirrored(client: &Client, license_id: LicenseId) -> i64 {
-    client.zcount::<i64, _>(key(license_id, "seats"), 0.0, f64::INFINITY).await.unwrap()
-}
-
-/// The mirror follows an answer a moment later.
-async fn mirror_comes_to(client: &Client, license_id: LicenseId, seats: i64) {
-    eventually("the mirror", async || mirrored(client, license_id).await == seats).await;
-}
 
 #[tokio::test]
 async fn a_repeat_of_an_acquire_whose_session_has_ended_takes_no_seat() {
@@ -174,25 +150,6 @@ async fn a_heartbeat_does_not_wait_for_the_pools_decisions() {
 
 /// Another replica's: it has never loaded the pool, and is asked for heartbeats alone.
 #[tokio::test]
-async fn a_replica_that_hears_heartbeats_alone_tells_the_mirror() {
-    let world = World::new().await;
-    let (one, two) = (world.replica().await, world.replica().await);
-    one.gate_up().await;
-    two.gate_up().await;
-    let (tenant_id, license_id) = one.tenant(2).await;
-    one.join(tenant_id, "alice").await;
-    let alice = one.granted(license_id, "alice").await;
-    let client = redis(&world.redis_url).await;
-    mirror_comes_to(&client, license_id, 1).await;
-    client
-        .del::<(), _>(["meta", "seats", "holders"].map(|part| key(license_id, part)).to_vec())
-        .await
-        .unwrap();
-    assert!(matches!(two.heartbeat(license_id, alice.session_id, "alice").await, Answer::Alive { .. }));
-    mirror_comes_to(&client, license_id, 1).await;
-}
-
-#[tokio::test]
 async fn a_switch_and_a_limit_hold_on_the_other_replica_at_once() {
     let world = World::new().await;
     let (one, two) = (world.replica().await, world.replica().await);
@@ -266,87 +223,6 @@ async fn seats_change_while_users_arrive_and_the_tenant_says_the_same() {
         }
     };
     futures_util::join!(arrivals, changes);
-}
-
-#[tokio::test]
-async fn a_mirror_that_lies_is_repaired_and_nobody_suffers() {
-    let world = World::new().await;
-    let replica = world.replica().await;
-    replica.gate_up().await;
-    let (tenant_id, license_id) = replica.tenant(2).await;
-    for user in ["alice", "bob", "carol"] {
-        replica.join(tenant_id, user).await;
-    }
-    let client = redis(&world.redis_url).await;
-    let alice = replica.granted(license_id, "alice").await;
-    mirror_comes_to(&client, license_id, 1).await;
-
-    // It says full, although there is room: a seat is granted all the same, and the mirror put right.
-    let far = 9e15;
-    for ghost in ["ghost-1", "ghost-2", "ghost-3"] {
-        client
-            .zadd::<(), _, _>(key(license_id, "seats"), None, None, false, false, (far, ghost))
-            .await
-            .unwrap();
-    }
-    let bob = replica.granted(license_id, "bob").await;
-    mirror_comes_to(&client, license_id, 2).await;
-
-    // It says that there is room, although the pool is full.
-    client.zrem::<(), _, _>(key(license_id, "seats"), alice.session_id.to_string()).await.unwrap();
-    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
-    mirror_comes_to(&client, license_id, 2).await;
-
-    // It has forgotten a session: its heartbeat puts it back.
-    client.zrem::<(), _, _>(key(license_id, "seats"), bob.session_id.to_string()).await.unwrap();
-    assert!(matches!(replica.heartbeat(license_id, bob.session_id, "bob").await, Answer::Alive { .. }));
-    eventually("the session in the mirror", async || mirrored(&client, license_id).await == 2).await;
-
-    // It has forgotten everything, scripts too.
-    client
-        .del::<(), _>(["meta", "seats", "holders"].map(|part| key(license_id, part)).to_vec())
-        .await
-        .unwrap();
-    client.script_flush(false).await.unwrap();
-    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
-    mirror_comes_to(&client, license_id, 2).await;
-
-    // It claims to be of a version that never was.
-    client.hset::<(), _, _>(key(license_id, "meta"), [("version", "999999"), ("limit", "0")]).await.unwrap();
-    replica.release(license_id, bob.session_id, "bob").await;
-    replica.granted(license_id, "carol").await;
-    mirror_comes_to(&client, license_id, 2).await;
-    eventually("the true version", async || {
-        client.hget::<String, _, _>(key(license_id, "meta"), "version").await.unwrap() != "999999"
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn redis_may_be_absent_at_the_start_and_go_away_later() {
-    let world = World::new().await;
-    let scratch = Scratch::new().unwrap();
-    let server = Redis::start(RedisOptions::new(scratch.path())).await.unwrap();
-    server.stop_immediately().await.unwrap();
-    let replica = world.replica_with(&server.url(), support::TTL).await;
-    let (tenant_id, license_id) = replica.tenant(2).await;
-    for user in ["alice", "bob", "carol"] {
-        replica.join(tenant_id, user).await;
-    }
-    let alice = replica.granted(license_id, "alice").await;
-    assert!(!replica.pools.gate().is_up());
-
-    server.start_again().await.unwrap();
-    replica.gate_up().await;
-    replica.granted(license_id, "bob").await;
-    assert!(matches!(replica.acquire(license_id, "carol").await, Ok(Answer::Denied { .. })));
-    let client = redis(&server.url()).await;
-    mirror_comes_to(&client, license_id, 2).await;
-
-    server.stop_immediately().await.unwrap();
-    assert!(matches!(replica.heartbeat(license_id, alice.session_id, "alice").await, Answer::Alive { .. }));
-    assert!(matches!(replica.release(license_id, alice.session_id, "alice").await, Answer::Released));
-    replica.granted(license_id, "carol").await;
 }
 
 #[tokio::test]

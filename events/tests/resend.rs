@@ -93,6 +93,48 @@ async fn a_first_heartbeat_that_arrives_after_its_repetition_moves_nothing() {
     assert_eq!(world.everything().await, before);
 }
 
+/// A replica of schema version 9 sends the same twice in a rollout: it is told what it understands.
+#[tokio::test]
+async fn a_program_of_the_version_before_repeats_a_heartbeat_and_understands_the_answer() {
+    let world = World::new().await;
+    let pool = world.pool().await;
+    let (ada, beat) = (world.seat(pool, "ada").await, uuid::Uuid::now_v7());
+    let empty = [
+        ("uuid", 2),
+        ("text", 1),
+        ("bigint", 1),
+        ("text", 1),
+        ("uuid", 2),
+        ("text", 1),
+        ("smallint", 1),
+        ("uuid", 1),
+        ("text", 3),
+        ("jsonb", 1),
+        ("text", 1),
+        ("bytea", 1),
+        ("boolean", 1),
+        ("uuid", 1),
+        ("text", 2),
+        ("boolean", 1),
+    ];
+    let empty: String = empty.map(|(kind, count)| format!("'{{}}'::{kind}[], ").repeat(count)).concat();
+    let (pool_id, session, gone) = (pool.license_id, ada.session_id, uuid::Uuid::now_v7());
+    let sql = format!(
+        "select refused from append(false, 60000, {empty} array['{beat}'::uuid, '{gone}'],
+           array['{pool_id}'::uuid, '{pool_id}'], array['{session}'::uuid, '{gone}'], array['{user}', '{user}'],
+           array['r', 'r'], array[null, null]::text[], array[null, null]::bytea[])",
+        user = ada.user_id
+    );
+    let client = world.service().await;
+    for _ in 0..2 {
+        let refused: serde_json::Value = client.query_one(&sql, &[]).await.unwrap().get(0);
+        let whys: Vec<_> =
+            refused.as_array().unwrap().iter().map(|one| one["why"].as_str().unwrap()).collect();
+        assert_eq!(whys, ["missing"], "of the session that is not there, and nothing of the other");
+    }
+    assert_eq!(world.number("select count(*) from events_heartbeat").await, 1);
+}
+
 /// The first sending holds the seat while its repetition arrives.
 #[tokio::test]
 async fn a_repetition_waits_for_the_sending_that_is_under_way() {

@@ -1,5 +1,6 @@
 //! Pools on a database of their own, without HTTP.
 
+#![expect(dead_code, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where something is wrong")]
 
 use std::time::{Duration, Instant};

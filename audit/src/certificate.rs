@@ -9,11 +9,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::{EventLog, Position, TenantId, Time};
 use merkle::{Digest, Frontier};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::canonical::{canonical, leaf_of};
 use crate::checkpoint::{NotarySigner, TenantCheckpoint};
 use crate::keys::PublicKeys;
+use crate::page::page;
 use crate::personal::Salts;
 use crate::read::tenant_checkpoint;
 use crate::stored::{COLUMNS, StoredEvent};
@@ -114,19 +116,18 @@ pub async fn certificate(
 ) -> Result<SignedCertificate, AuditError> {
     let sealed = head_after(log, tenant_id, to).await?;
     let mut fold = Fold::new(from, to);
-    let client = log.database().get().await?;
+    let mut client = log.database().get().await?;
     let sql = format!(
         "select {COLUMNS} from events
          where tenant_id = $1 and class in ('decision', 'denial') and occurred_at < $2
            and (xid, position) > ($3::bigint::text::xid8, $4) and xid < pg_snapshot_xmin(pg_current_snapshot())
          order by events.xid, events.position limit $5"
     );
-    let statement = client.prepare_cached(&sql).await?;
     let mut after = Position::default();
     loop {
-        let rows = client
-            .query(&statement, &[&tenant_id.0, &to.as_datetime(), &after.xid, &after.position, &PAGE])
-            .await?;
+        let arguments: [&(dyn ToSql + Sync); 5] =
+            [&tenant_id.0, &to.as_datetime(), &after.xid, &after.position, &PAGE];
+        let rows = page(&mut client, &sql, &arguments).await?;
         if rows.is_empty() {
             break;
         }

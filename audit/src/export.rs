@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use events::{EventLog, Position, TenantId};
 
+use crate::page::page;
 use crate::personal::{salt_text, subjects};
 use crate::read::{list_checkpoints, list_tenant_checkpoints};
 use crate::stored::{COLUMNS, StoredEvent};
@@ -44,7 +45,7 @@ pub async fn export_events(
     tenant_id: TenantId,
     sink: &mut dyn EventSink,
 ) -> Result<u64, AuditError> {
-    let client = log.database().get().await?;
+    let mut client = log.database().get().await?;
     let sealed = client
         .query_one(
             "select coalesce((select sealed_size from trees where tenant_id = $1), 0)",
@@ -59,10 +60,9 @@ pub async fn export_events(
            and xid < pg_snapshot_xmin(pg_current_snapshot())
          order by events.xid, events.position limit $4"
     );
-    let statement = client.prepare_cached(&sql).await?;
     let (mut after, mut index, mut count) = (Position::default(), 0, 0);
     loop {
-        let rows = client.query(&statement, &[&tenant_id.0, &after.xid, &after.position, &PAGE]).await?;
+        let rows = page(&mut client, &sql, &[&tenant_id.0, &after.xid, &after.position, &PAGE]).await?;
         if rows.is_empty() {
             return Ok(count);
         }

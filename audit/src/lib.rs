@@ -16,6 +16,7 @@ mod export;
 mod hex;
 mod keys;
 mod notary;
+mod page;
 mod personal;
 mod read;
 mod store;

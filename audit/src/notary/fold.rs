@@ -37,8 +37,7 @@ pub(super) async fn page(log: &EventLog, me: Uuid) -> Result<bool, AuditError> {
          where (xid, position) > ($1::bigint::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
          order by events.xid, events.position limit $3"
     );
-    let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&after.xid, &after.position, &PAGE]).await?;
+    let rows = crate::page::page(&mut client, &sql, &[&after.xid, &after.position, &PAGE]).await?;
     let at_end = (rows.len() as i64) < PAGE;
 
     let mut parts: BTreeMap<Uuid, Part> = BTreeMap::new();

@@ -16,6 +16,7 @@ use super::{Finding, Report, Wrong};
 use crate::AuditError;
 use crate::blind::{Seal, Secret};
 use crate::keys::PublicKeys;
+use crate::page::page;
 use crate::personal::Salts;
 use crate::store::{self, checkpoint_of, head_of};
 use crate::stored::{COLUMNS, StoredEvent};
@@ -349,16 +350,15 @@ async fn read(
     tenant_id: Uuid,
     sender: &mpsc::Sender<Result<Page, AuditError>>,
 ) -> Result<(), AuditError> {
-    let client = log.database().get().await?;
+    let mut client = log.database().get().await?;
     let sql = format!(
         "select {COLUMNS} from events where tenant_id = $1 and (xid, position) > ($2::bigint::text::xid8, $3)
            and xid < pg_snapshot_xmin(pg_current_snapshot())
          order by events.xid, events.position limit $4"
     );
-    let statement = client.prepare_cached(&sql).await?;
     let mut after = Position::default();
     loop {
-        let rows = client.query(&statement, &[&tenant_id, &after.xid, &after.position, &PAGE]).await?;
+        let rows = page(&mut client, &sql, &[&tenant_id, &after.xid, &after.position, &PAGE]).await?;
         let page: Page = rows.iter().map(StoredEvent::of_row).map(|(event, at)| (event, Some(at))).collect();
         let Some((_, Some(last))) = page.last() else { return Ok(()) };
         after = *last;

@@ -1,6 +1,8 @@
 //! Joins the batches of many pools into one statement.
 //!
-//! While a statement is under way, jobs gather; when a lane is free, they go together. Alone, a job waits for nobody.
+//! While a statement is under way, jobs gather; when a lane is free, they go together. Alone, a job waits for nobody. While
+//! answers queue for a signature, a lane that is free waits a moment for more: a statement costs a good part of a
+//! millisecond however few jobs share it, and the cores have better to do.
 //! Delivery: a job that was sent is sent again, the same, until its outcome is known; it is never undone on a timeout.
 //! Only a job that was never sent fails at once.
 
@@ -8,6 +10,7 @@ mod lane;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use events::{Appended, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
@@ -26,6 +29,12 @@ const QUEUE: usize = 32_768;
 
 /// Bound of a statement, in events; a job that is larger by itself goes alone.
 const MAX_EVENTS: usize = 2_000;
+
+/// Answers that wait for a signature before jobs are worth gathering: some 10 ms of work for two cores.
+const BACKLOG: usize = 8;
+
+/// Longest time that jobs gather then; whoever waits for a signature behind that many waits longer anyway.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Longest silence that is not an outage yet.
 const MAX_GAP: Duration = Duration::from_secs(15);
@@ -69,12 +78,38 @@ enum Work {
     Tick(oneshot::Sender<()>),
 }
 
+/// How many answers wait for a signature.
+#[derive(Debug, Clone, Default)]
+struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    fn begin(&self) -> Signing {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Signing(self.clone())
+    }
+
+    fn is_long(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= BACKLOG
+    }
+}
+
+/// An answer that waits for a signature, until this is dropped.
+#[derive(Debug)]
+pub struct Signing(Backlog);
+
+impl Drop for Signing {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The only way from this process into the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Queued>,
     clock: PostgresClock,
     up: watch::Receiver<bool>,
+    backlog: Backlog,
     tasks: Arc<Vec<AbortHandle>>,
 }
 
@@ -104,10 +139,11 @@ impl Writer {
         let mut tasks: Vec<_> =
             (0..LANES).map(|_| tokio::spawn(lane::run(shared.clone(), free.clone()))).collect();
         let (tick, ticks) = mpsc::channel(1);
-        tasks.push(tokio::spawn(dispatch(waiting, ticks, lanes)));
+        let backlog = Backlog::default();
+        tasks.push(tokio::spawn(dispatch(waiting, ticks, lanes, backlog.clone())));
         tasks.push(tokio::spawn(beacon(gap(ttl), tick)));
         let tasks = Arc::new(tasks.iter().map(JoinHandle::abort_handle).collect());
-        Ok(Self { queue, clock, up: is_up, tasks })
+        Ok(Self { queue, clock, up: is_up, backlog, tasks })
     }
 
     /// Writes a job; the answer names only the job's own refusals.
@@ -125,6 +161,12 @@ impl Writer {
             .await
             .map_err(|_| LogError::Unavailable("the writer has stopped".to_owned()))?;
         answer.await.map_err(|_| LogError::Unknown("the writer stopped".to_owned()))?
+    }
+
+    /// Notes that an answer waits for a signature, until what is returned is dropped.
+    #[must_use]
+    pub fn signing(&self) -> Signing {
+        self.backlog.begin()
     }
 
     /// Ends the lanes and the beacon: this process is about to end, and nobody waits for an answer any more.
@@ -169,6 +211,7 @@ async fn dispatch(
     mut waiting: mpsc::Receiver<Queued>,
     mut ticks: mpsc::Receiver<oneshot::Sender<()>>,
     mut lanes: mpsc::Receiver<mpsc::Sender<Work>>,
+    backlog: Backlog,
 ) {
     let mut held_over = None;
     while let Some(lane) = lanes.recv().await {
@@ -182,7 +225,7 @@ async fn dispatch(
         let work = match held_over.take() {
             Some(first) => {
                 let group;
-                (group, held_over) = fill(first, &mut waiting);
+                (group, held_over) = fill(first, &mut waiting, &backlog).await;
                 Work::Write(group)
             }
             None => tokio::select! {
@@ -191,7 +234,7 @@ async fn dispatch(
                 first = waiting.recv() => {
                     let Some(first) = first else { return };
                     let group;
-                    (group, held_over) = fill(first, &mut waiting);
+                    (group, held_over) = fill(first, &mut waiting, &backlog).await;
                     Work::Write(group)
                 }
             },
@@ -202,24 +245,55 @@ async fn dispatch(
     }
 }
 
-/// Everything that waits and fits, and the first job that does not.
-fn fill(first: Queued, waiting: &mut mpsc::Receiver<Queued>) -> (Vec<Queued>, Option<Queued>) {
-    let mut events = first.job.len();
+/// What goes in one statement.
+struct Group {
+    jobs: Vec<Queued>,
+    touched: HashSet<Uuid>,
+    events: usize,
+}
+
+impl Group {
+    fn of(first: Queued) -> Self {
+        Self { touched: first.job.touches().collect(), events: first.job.len(), jobs: vec![first] }
+    }
+
+    /// Takes a job along, or gives it back if it may not go with the others.
+    fn take(&mut self, next: Queued) -> Option<Queued> {
+        let again = next.job.touches().any(|stream| self.touched.contains(&stream));
+        if next.job.whole || again || self.events + next.job.len() > MAX_EVENTS {
+            return Some(next);
+        }
+        self.events += next.job.len();
+        self.touched.extend(next.job.touches());
+        self.jobs.push(next);
+        None
+    }
+}
+
+/// Everything that waits, or comes while it is worth waiting for, and fits; and the first job that does not.
+async fn fill(
+    first: Queued,
+    waiting: &mut mpsc::Receiver<Queued>,
+    backlog: &Backlog,
+) -> (Vec<Queued>, Option<Queued>) {
     if first.job.whole {
         return (vec![first], None);
     }
-    let mut touched: HashSet<_> = first.job.touches().collect();
-    let mut group = vec![first];
-    while let Ok(next) = waiting.try_recv() {
-        let again = next.job.touches().any(|stream| touched.contains(&stream));
-        if next.job.whole || again || events + next.job.len() > MAX_EVENTS {
-            return (group, Some(next));
+    let mut group = Group::of(first);
+    let until = tokio::time::Instant::now() + GATHER;
+    loop {
+        let next = match waiting.try_recv() {
+            Ok(next) => next,
+            Err(_) if backlog.is_long() => match tokio::time::timeout_at(until, waiting.recv()).await {
+                Ok(Some(next)) => next,
+                Ok(None) | Err(_) => return (group.jobs, None),
+            },
+            Err(_) => return (group.jobs, None),
+        };
+        if let Some(held_over) = group.take(next) {
+            return (group.jobs, Some(held_over));
         }
-        events += next.job.len();
-        touched.extend(next.job.touches());
-        group.push(next);
     }
-    (group, None)
 }
 
 /// Ticks the beacon three times a gap; the first tick after an outage says that it is over.
@@ -233,5 +307,36 @@ async fn beacon(gap: Duration, ticks: mpsc::Sender<oneshot::Sender<()>>) {
             return;
         }
         let _ = ticked.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::{BACKLOG, Backlog, Job, Queued, fill};
+
+    fn queued() -> Queued {
+        Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
+    }
+
+    /// How many go in a statement if a second job comes a moment after the first.
+    async fn together(backlog: &Backlog) -> usize {
+        let (queue, mut waiting) = mpsc::channel(4);
+        let ((group, held_over), _) =
+            tokio::join!(fill(queued(), &mut waiting, backlog), queue.send(queued()));
+        assert!(held_over.is_none());
+        group.len()
+    }
+
+    #[tokio::test]
+    async fn jobs_gather_only_while_answers_wait_for_signatures() {
+        let backlog = Backlog::default();
+        let mut signing: Vec<_> = (1..BACKLOG).map(|_| backlog.begin()).collect();
+        assert_eq!(together(&backlog).await, 1);
+        signing.push(backlog.begin());
+        assert_eq!(together(&backlog).await, 2);
+        signing.pop();
+        assert_eq!(together(&backlog).await, 1);
     }
 }

@@ -254,6 +254,7 @@ async fn sign(app: &App, asked: &Checked, grant: &Grant) -> Result<SignedToken, 
         app.now(),
         app.terms.default_grace,
     );
+    let _waits = app.pools.writer().signing();
     app.ring.sign(claims).await
 }
 

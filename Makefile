@@ -31,7 +31,7 @@ test-drills: engines ## the drills that take less than a minute together
 	@$(BINARIES)
 	@drills/run.sh --short
 
-drills: engines ## restore, loss of Redis, fail-over, rotation, rollout, revocation, every alert: DRILLS=failover runs one
+drills: engines ## history, restore, loss of Redis, fail-over, rotation, rollout, revocation, every alert: DRILLS=failover runs one
 	@scripts/install-python.sh
 	@$(BINARIES)
 	@drills/run.sh $(DRILLS)

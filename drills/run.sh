@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs drills, each on engines of its own that end with it. Without names: all of them, about seven minutes.
+# Runs drills, each on engines of its own that end with it. Without names: all of them, about eight minutes.
 #
-#   drills/run.sh                 tls restore redis_loss failover rotation rolling revocation alerts
+#   drills/run.sh                 history tls restore redis_loss failover rotation rolling revocation alerts
 #   drills/run.sh failover        one of them
 #   drills/run.sh --short         those that take less than a minute together
 #
@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
-all=(tls restore redis_loss failover rotation rolling revocation alerts)
+all=(history tls restore redis_loss failover rotation rolling revocation alerts)
 short=(tls redis_loss failover revocation)
 case ${1:-} in
     "") names=("${all[@]}") ;;

@@ -25,4 +25,4 @@ pub use pool::state::{PoolState, Session};
 pub use reaper::reap;
 pub use registry::{AcquireSeat, NoAnswer, Pools, Request};
 pub use tenants::{AddUser, AdminRefusal, Members, NewTenant, NewUser, TenantState, Tenants};
-pub use writer::{Job, Writer};
+pub use writer::{Job, Signing, Writer};

@@ -1,7 +1,7 @@
 //! Ends lapsed sessions of all pools, with or without a live actor, in any replica.
 //!
 //! A pool's own timer is first; what it missed (it is stopped, its replica is gone, its mirror has a ghost) is found
-//! here by the index over `seats.deadline`. Two replicas may find the same: the second one's append is refused.
+//! here by the index over `seats.due`. Two replicas may find the same: the second one's append is refused.
 
 use std::time::{Duration, Instant};
 

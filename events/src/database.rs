@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -37,6 +37,8 @@ impl Database {
         );
         let pool = Pool::builder(manager)
             .max_size(size)
+            // Few connections that are warm, rather than all of them in turn: each prepares its statements itself.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(WAIT_TIMEOUT),

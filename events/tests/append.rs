@@ -9,7 +9,7 @@ use std::time::Duration;
 use events::{Batch, Event, EventFilter, EventLog, LogError, NewEvent, Position, Refused, Standing};
 use support::{
     Holder, Pool, TTL, World, acquired, again, batch, beats, denied, expired, holder, released, user,
-    with_key,
+    user_added, with_key,
 };
 use uuid::Uuid;
 
@@ -120,6 +120,25 @@ async fn heartbeats_of_a_refused_pool_apply() {
     assert_eq!(appended.refused, [conflict(pool, 2)]);
     assert_eq!(world.deadline(pool, &ada).await, Some(appended.at.after(TTL)));
     assert_eq!(world.heartbeats(pool, &ada).await.len(), 1);
+}
+
+#[tokio::test]
+async fn users_are_added_beside_other_pools_decisions() {
+    let world = World::new().await;
+    let (pool, other) = (world.pool().await, world.pool().await);
+    let expected = world.version(pool.tenant_id.0).await;
+    let added = pool.of_tenant(expected, [user_added("new")]);
+    let together = batch([added, other.writes(1, [denied(&holder("eve"))])]);
+    world.write(&together).await;
+    assert_eq!(world.version(pool.tenant_id.0).await, expected + 1);
+    let bob = holder("new");
+    world.write(&batch([pool.writes(1, [acquired(&bob)])])).await;
+
+    // Somebody was faster: nobody is added, and the other pool does not care.
+    let stale = pool.of_tenant(expected, [user_added("late")]);
+    let refused = world.append(&batch([stale, other.writes(1, [denied(&holder("eve"))])])).await.refused;
+    assert!(matches!(refused[..], [Refused::Conflict { .. }]), "{refused:?}");
+    assert_eq!(world.number("select count(*) from users where user_id = 'late'").await, 0);
 }
 
 #[tokio::test]

@@ -319,8 +319,13 @@ async fn the_reaper_finds_the_pools_of_lapsed_seats() {
     let seats = [(pool, 10), (pool, 12), (other, 30), (idle, -60)];
     for (pool, overdue) in seats {
         let ada = world.seat(pool, "ada").await;
-        let sql = "update seats set deadline = now() - interval";
-        world.as_superuser(&format!("{sql} '{overdue} s' where session_id = '{}'", ada.session_id)).await;
+        world
+            .as_superuser(&format!(
+                "update seats set deadline = now() - interval '{overdue} s', due = now() - interval '{overdue} s'
+                 where session_id = '{}'",
+                ada.session_id
+            ))
+            .await;
     }
     let mut found = world.log.lapsed_pools(0, 10).await.unwrap();
     found.sort();
@@ -328,4 +333,34 @@ async fn the_reaper_finds_the_pools_of_lapsed_seats() {
     assert_eq!(world.log.lapsed_pools(0, 1).await.unwrap().len(), 1);
     assert_eq!(world.log.lapsed_pools(20_000, 10).await.unwrap(), [other.license_id]);
     assert_eq!(world.log.lapsed_pools(60_000, 10).await.unwrap(), []);
+}
+
+/// A heartbeat that left the index alone must not hide its seat from the reaper, nor show one that lives.
+#[tokio::test]
+async fn most_heartbeats_leave_the_reapers_index_alone() {
+    let world = World::new().await;
+    let pool = world.pool().await;
+    let ada = world.seat(pool, "ada").await;
+    let due = async |share: &str| {
+        let sql = format!(
+            "select (due = deadline)::int::bigint from seats where session_id = '{}' and due <= deadline {share}",
+            ada.session_id
+        );
+        world.number(&sql).await
+    };
+    world
+        .as_superuser(
+            "update seats set deadline = deadline - interval '1 second', due = due - interval '1 second'",
+        )
+        .await;
+    world.write(&beats([pool.beat(&ada)])).await;
+    assert_eq!(due("and deadline - due < interval '1 minute'").await, 0);
+    let aged = "update seats set due = now() + make_interval(secs => ttl_ms / 2000.0 - 1)";
+    world.as_superuser(aged).await;
+    world.write(&beats([pool.beat(&ada)])).await;
+    assert_eq!(due("").await, 1);
+
+    // As after a silence of most of the TTL: due, and alive.
+    world.as_superuser("update seats set due = now() - interval '1 second'").await;
+    assert_eq!(world.log.lapsed_pools(0, 10).await.unwrap(), []);
 }

@@ -47,12 +47,12 @@ async fn a_resent_denial_is_not_written_twice() {
     let denial = batch([pool.writes(1, [denied(&holder("bob"))])]);
     let first = world.write(&denial).await;
     let before = world.everything().await;
-    world.write(&denial).await;
+    world.write(&again(&denial)).await;
     assert_eq!(world.everything().await, before);
 
     world.seat(pool, "ada").await;
     let before = world.everything().await;
-    let resent = world.append(&denial).await;
+    let resent = world.append(&again(&denial)).await;
     assert_eq!(resent.refused, [Refused::Already { stream: pool.license_id.0, at: first.at }]);
     assert_eq!(world.everything().await, before);
 }

@@ -187,7 +187,8 @@ async fn add(
             standing: None,
             events,
         };
-        let job = Job { whole: true, streams: vec![stream], names, ..Job::default() };
+        // Only an invitation's name must stand or fall with the rest; other additions travel with everybody's jobs.
+        let job = Job { whole: !names.is_empty(), streams: vec![stream], names, ..Job::default() };
         let appended = writer.append(job).await?;
         if appended.refused.iter().all(|one| matches!(one, Refused::Already { .. })) {
             return Ok(());

@@ -40,7 +40,8 @@ impl EventLog {
         let statement = client
             .prepare_cached(
                 "select distinct s.stream_id from seats s cross join beacon b
-                 where s.deadline < now() - make_interval(secs => $1::bigint / 1000.0)
+                 where s.due < now() - make_interval(secs => $1::bigint / 1000.0)
+                   and s.deadline < now() - make_interval(secs => $1::bigint / 1000.0)
                    and b.recovered_at + make_interval(secs => s.ttl_ms / 1000.0)
                        < now() - make_interval(secs => $1::bigint / 1000.0)
                  limit $2",

@@ -190,7 +190,7 @@ impl World {
     /// As if the session had been silent for a TTL and longer.
     pub async fn lapse(&self, holder: &Holder) {
         self.as_superuser(&format!(
-            "update seats set deadline = date_trunc('milliseconds', now()) - interval '1 second' where session_id = '{}'",
+            "update seats set (deadline, due) = (select t, t from (select date_trunc('milliseconds', now()) - interval '1 second' as t) q) where session_id = '{}'",
             holder.session_id
         ))
         .await;

@@ -1,8 +1,8 @@
 //! Joins the batches of many pools into one statement.
 //!
-//! While a statement is under way, jobs gather; when a lane is free, they go together. Alone, a job waits for nobody. While
-//! answers queue for a signature, a lane that is free waits a moment for more: a statement costs a good part of a
-//! millisecond however few jobs share it, and the cores have better to do.
+//! While a statement is under way, jobs gather; then they go together. Alone, a job waits for nobody. A statement costs a good
+//! part of a millisecond however few jobs share it, so a second one begins beside the first only once it is worth it, or
+//! the first takes its time; and while answers queue for a signature, jobs gather although nothing is under way.
 //! Delivery: a job that was sent is sent again, the same, until its outcome is known; it is never undone on a timeout.
 //! Only a job that was never sent fails at once.
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use events::{Appended, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
+use events::{Appended, Event, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
@@ -30,10 +30,20 @@ const QUEUE: usize = 32_768;
 /// Bound of a statement, in events; a job that is larger by itself goes alone.
 const MAX_EVENTS: usize = 2_000;
 
-/// Answers that wait for a signature before jobs are worth gathering: some 6 ms of work for two cores (RSA-4096, 1.5 ms each).
-const BACKLOG: usize = 8;
+/// Answers that wait for a signature before jobs are worth gathering: some 12 ms of work for two cores (RSA-4096, 1.5 ms
+/// each), in which a statement is written and its callers come back.
+const BACKLOG: usize = 16;
 
-/// Longest time that jobs gather then, heartbeats and releases too. Short beside the wait for a signature when a crowd comes.
+/// Jobs that make a statement beside another worth it.
+const COMPANY: usize = 24;
+
+/// Longest time that fewer wait for the other statement to end: it may stand before a lock that concerns them little.
+const BESIDE: Duration = Duration::from_millis(5);
+
+/// Longest time that grants gather while answers wait for signatures: they wait for their signatures anyway.
+const GATHER_GRANTS: Duration = Duration::from_millis(40);
+
+/// Longest time that other jobs gather then. Short beside the wait for a signature when a crowd comes.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Longest silence that is not an outage yet.
@@ -58,6 +68,14 @@ impl Job {
     fn touches(&self) -> impl Iterator<Item = Uuid> {
         let streams = self.streams.iter().map(|stream| stream.stream_id);
         streams.chain(self.heartbeats.first().map(|beat| beat.stream_id))
+    }
+
+    /// How long it may wait for company while answers wait for signatures.
+    fn patience(&self) -> Duration {
+        let mut events = self.streams.iter().flat_map(|stream| &stream.events);
+        let grants =
+            self.heartbeats.is_empty() && events.all(|new| matches!(new.event, Event::SeatAcquired { .. }));
+        if grants { GATHER_GRANTS } else { GATHER }
     }
 
     fn len(&self) -> usize {
@@ -140,7 +158,9 @@ impl Writer {
             (0..LANES).map(|_| tokio::spawn(lane::run(shared.clone(), free.clone()))).collect();
         let (tick, ticks) = mpsc::channel(1);
         let backlog = Backlog::default();
-        tasks.push(tokio::spawn(dispatch(waiting, ticks, lanes, backlog.clone())));
+        let (held_over, free) = (None, Vec::with_capacity(LANES));
+        let dispatch = Dispatch { waiting, held_over, ticks, lanes, free, backlog: backlog.clone() };
+        tasks.push(tokio::spawn(dispatch.run()));
         tasks.push(tokio::spawn(beacon(gap(ttl), tick)));
         let tasks = Arc::new(tasks.iter().map(JoinHandle::abort_handle).collect());
         Ok(Self { queue, clock, up: is_up, backlog, tasks })
@@ -207,40 +227,87 @@ fn gap(ttl: Duration) -> Duration {
 }
 
 /// Fills groups as lanes become free.
-async fn dispatch(
-    mut waiting: mpsc::Receiver<Queued>,
-    mut ticks: mpsc::Receiver<oneshot::Sender<()>>,
-    mut lanes: mpsc::Receiver<mpsc::Sender<Work>>,
+struct Dispatch {
+    waiting: mpsc::Receiver<Queued>,
+    /// The first job that did not go with the group before it.
+    held_over: Option<Queued>,
+    ticks: mpsc::Receiver<oneshot::Sender<()>>,
+    lanes: mpsc::Receiver<mpsc::Sender<Work>>,
+    free: Vec<mpsc::Sender<Work>>,
     backlog: Backlog,
-) {
-    let mut held_over = None;
-    while let Some(lane) = lanes.recv().await {
-        // Also while there is always more to write than one statement holds, the beacon has its turn.
-        if let Ok(done) = ticks.try_recv() {
-            if lane.send(Work::Tick(done)).await.is_err() {
+}
+
+impl Dispatch {
+    /// Runs until the writer stops.
+    async fn run(mut self) {
+        while let Some(work) = self.next().await {
+            let Some(lane) = self.free.pop() else { return };
+            if lane.send(work).await.is_err() {
                 return;
             }
-            continue;
         }
-        let work = match held_over.take() {
-            Some(first) => {
-                let group;
-                (group, held_over) = fill(first, &mut waiting, &backlog).await;
-                Work::Write(group)
-            }
+    }
+
+    /// What the next free lane does.
+    async fn next(&mut self) -> Option<Work> {
+        if self.free.is_empty() {
+            self.free.push(self.lanes.recv().await?);
+        }
+        // Also while there is always more to write than one statement holds, the beacon has its turn.
+        if let Ok(done) = self.ticks.try_recv() {
+            return Some(Work::Tick(done));
+        }
+        let first = match self.held_over.take() {
+            Some(first) => first,
             None => tokio::select! {
                 biased;
-                Some(done) = ticks.recv() => Work::Tick(done),
-                first = waiting.recv() => {
-                    let Some(first) = first else { return };
-                    let group;
-                    (group, held_over) = fill(first, &mut waiting, &backlog).await;
-                    Work::Write(group)
-                }
+                Some(done) = self.ticks.recv() => return Some(Work::Tick(done)),
+                first = self.waiting.recv() => first?,
             },
         };
-        if lane.send(work).await.is_err() {
-            return;
+        Some(Work::Write(self.fill(first).await))
+    }
+
+    /// Everything that waits, or comes while it is worth waiting for, and fits.
+    async fn fill(&mut self, first: Queued) -> Vec<Queued> {
+        if first.job.whole {
+            return vec![first];
+        }
+        let mut group = Group::of(first);
+        loop {
+            let next = match self.waiting.try_recv() {
+                Ok(next) => next,
+                Err(_) => match self.wait_for_company(&group).await {
+                    Some(next) => next,
+                    None => return group.jobs,
+                },
+            };
+            self.held_over = group.take(next);
+            if self.held_over.is_some() {
+                return group.jobs;
+            }
+        }
+    }
+
+    /// The next job, unless the group had better go.
+    async fn wait_for_company(&mut self, group: &Group) -> Option<Queued> {
+        loop {
+            while let Ok(lane) = self.lanes.try_recv() {
+                self.free.push(lane);
+            }
+            let until = if self.backlog.is_long() {
+                group.until
+            } else if self.free.len() < LANES && group.jobs.len() < COMPANY {
+                group.begun + BESIDE
+            } else {
+                return None;
+            };
+            tokio::select! {
+                biased;
+                next = self.waiting.recv() => return next,
+                lane = self.lanes.recv() => self.free.push(lane?),
+                () = tokio::time::sleep_until(until) => return None,
+            }
         }
     }
 }
@@ -250,11 +317,21 @@ struct Group {
     jobs: Vec<Queued>,
     touched: HashSet<Uuid>,
     events: usize,
+    begun: tokio::time::Instant,
+    /// When the least patient of them goes.
+    until: tokio::time::Instant,
 }
 
 impl Group {
     fn of(first: Queued) -> Self {
-        Self { touched: first.job.touches().collect(), events: first.job.len(), jobs: vec![first] }
+        let begun = tokio::time::Instant::now();
+        Self {
+            touched: first.job.touches().collect(),
+            events: first.job.len(),
+            begun,
+            until: begun + first.job.patience(),
+            jobs: vec![first],
+        }
     }
 
     /// Takes a job along, or gives it back if it may not go with the others.
@@ -265,34 +342,9 @@ impl Group {
         }
         self.events += next.job.len();
         self.touched.extend(next.job.touches());
+        self.until = self.until.min(tokio::time::Instant::now() + next.job.patience());
         self.jobs.push(next);
         None
-    }
-}
-
-/// Everything that waits, or comes while it is worth waiting for, and fits; and the first job that does not.
-async fn fill(
-    first: Queued,
-    waiting: &mut mpsc::Receiver<Queued>,
-    backlog: &Backlog,
-) -> (Vec<Queued>, Option<Queued>) {
-    if first.job.whole {
-        return (vec![first], None);
-    }
-    let mut group = Group::of(first);
-    let until = tokio::time::Instant::now() + GATHER;
-    loop {
-        let next = match waiting.try_recv() {
-            Ok(next) => next,
-            Err(_) if backlog.is_long() => match tokio::time::timeout_at(until, waiting.recv()).await {
-                Ok(Some(next)) => next,
-                Ok(None) | Err(_) => return (group.jobs, None),
-            },
-            Err(_) => return (group.jobs, None),
-        };
-        if let Some(held_over) = group.take(next) {
-            return (group.jobs, Some(held_over));
-        }
     }
 }
 
@@ -314,18 +366,21 @@ async fn beacon(gap: Duration, ticks: mpsc::Sender<oneshot::Sender<()>>) {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use super::{BACKLOG, Backlog, Job, Queued, fill};
+    use super::{BACKLOG, Backlog, Dispatch, Job, LANES, Queued};
 
     fn queued() -> Queued {
         Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
     }
 
-    /// How many go in a statement if a second job comes a moment after the first.
-    async fn together(backlog: &Backlog) -> usize {
-        let (queue, mut waiting) = mpsc::channel(4);
-        let ((group, held_over), _) =
-            tokio::join!(fill(queued(), &mut waiting, backlog), queue.send(queued()));
-        assert!(held_over.is_none());
+    /// How many go in a statement if a second job comes a moment after the first, with so many lanes free.
+    async fn together(backlog: &Backlog, free: usize) -> usize {
+        let (queue, waiting) = mpsc::channel(4);
+        let ((_ticks, ticks), (_lanes, lanes)) = (mpsc::channel(1), mpsc::channel(LANES));
+        let free = (0..free).map(|_| mpsc::channel(1).0).collect();
+        let mut dispatch =
+            Dispatch { waiting, held_over: None, ticks, lanes, free, backlog: backlog.clone() };
+        let (group, _) = tokio::join!(dispatch.fill(queued()), queue.send(queued()));
+        assert!(dispatch.held_over.is_none());
         group.len()
     }
 
@@ -333,10 +388,15 @@ mod tests {
     async fn jobs_gather_only_while_answers_wait_for_signatures() {
         let backlog = Backlog::default();
         let mut signing: Vec<_> = (1..BACKLOG).map(|_| backlog.begin()).collect();
-        assert_eq!(together(&backlog).await, 1);
+        assert_eq!(together(&backlog, LANES).await, 1);
         signing.push(backlog.begin());
-        assert_eq!(together(&backlog).await, 2);
+        assert_eq!(together(&backlog, LANES).await, 2);
         signing.pop();
-        assert_eq!(together(&backlog).await, 1);
+        assert_eq!(together(&backlog, LANES).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_few_jobs_wait_for_the_statement_that_is_under_way() {
+        assert_eq!(together(&Backlog::default(), LANES - 1).await, 2);
     }
 }

@@ -33,6 +33,7 @@ pub(super) async fn load(fold: &Fold<'_>, facts: &[Fact]) -> Result<Tally, LogEr
     }
     let keys: HashSet<(Uuid, Arc<str>)> = facts
         .iter()
+        .filter(|fact| fact.act.change() != 0)
         .flat_map(|fact| [(fact.license_id, fact.user_id.clone()), (fact.tenant_id, fact.user_id.clone())])
         .collect();
     let (scopes, users): (Vec<Uuid>, Vec<&str>) = keys.iter().map(|(scope, user)| (*scope, &**user)).unzip();

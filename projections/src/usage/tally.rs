@@ -18,6 +18,17 @@ pub(crate) enum Act {
     Revoked,
 }
 
+impl Act {
+    /// By how many seats its user holds more.
+    pub fn change(self) -> i32 {
+        match self {
+            Self::Acquired => 1,
+            Self::Denied => 0,
+            Self::Released | Self::Expired | Self::Revoked => -1,
+        }
+    }
+}
+
 /// An event as far as usage is concerned. Times are Unix milliseconds.
 #[derive(Debug, Clone)]
 pub(crate) struct Fact {
@@ -114,15 +125,14 @@ impl Tally {
         }
         scope.last = here;
         let before = *scope;
-        let holder = self.holders.entry((scope_id, fact.user_id.clone())).or_default();
-        let held = *holder;
-        let change = match fact.act {
-            Act::Acquired => 1,
-            Act::Denied => 0,
-            Act::Released | Act::Expired | Act::Revoked => -1,
-        };
-        scope.used += change;
-        scope.users += holder.change(change, fact.at_ms);
+        let change = fact.act.change();
+        let mut held = Holder::default();
+        if change != 0 {
+            let holder = self.holders.entry((scope_id, fact.user_id.clone())).or_default();
+            held = *holder;
+            scope.used += change;
+            scope.users += holder.change(change, fact.at_ms);
+        }
         let after = *scope;
         for seconds in LENGTHS {
             let bucket = floor(fact.at_ms, seconds);

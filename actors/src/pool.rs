@@ -211,7 +211,7 @@ impl Pool {
                 let lapse = core.state.next_deadline().map(|deadline| {
                     (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER)
                 });
-                lapse.into_iter().chain(core.mirror.next_telling()).min()
+                lapse.into_iter().chain(core.mirror.next_telling(self.context.ttl)).min()
             }
             // The mirror is told of heartbeats although nobody asks for a seat: that needs the core.
             None => (!shell.beaten.is_empty()).then_some(LOAD_AFTER),

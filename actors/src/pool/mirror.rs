@@ -10,9 +10,10 @@ use super::load::catch_up;
 use super::state::PoolState;
 use crate::gate::{MirrorSeat, Pass, Passes, holder};
 
-/// Shortest pause between two tellings of a pool's heartbeats. Postgres has them already and nobody waits for the
-/// mirror, so those of a busy pool go together; the first after a quiet time goes at once.
-const EXTEND_EVERY: Duration = Duration::from_millis(100);
+/// Shortest pause between two tellings of a pool's heartbeats: a hundredth of the TTL, within these bounds. Postgres has
+/// them already and nobody waits for the mirror, so those of a busy pool go together; the first after a quiet time goes at
+/// once.
+const EXTEND_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What this process knows of a pool's mirror.
 #[derive(Debug, Default)]
@@ -60,16 +61,16 @@ impl Mirror {
     }
 
     /// When heartbeats wait to be told of: the time until then.
-    pub(crate) fn next_telling(&self) -> Option<Duration> {
+    pub(crate) fn next_telling(&self, ttl: Duration) -> Option<Duration> {
         if self.untold.is_empty() {
             return None;
         }
-        Some(self.told_at.map_or(Duration::ZERO, |at| EXTEND_EVERY.saturating_sub(at.elapsed())))
+        Some(self.told_at.map_or(Duration::ZERO, |at| extend_every(ttl).saturating_sub(at.elapsed())))
     }
 
     /// Tells of the heartbeats that gathered, if it is time. Answers the sessions that the mirror has forgotten.
     async fn tell(&mut self, context: &Context, state: &PoolState) -> Vec<SessionId> {
-        if self.untold.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < EXTEND_EVERY) {
+        if self.untold.is_empty() || self.told_at.is_some_and(|at| at.elapsed() < extend_every(context.ttl)) {
             return Vec::new();
         }
         let beaten: Vec<_> = self.untold.drain().collect();
@@ -140,6 +141,10 @@ impl Mirror {
         self.synced_in = None;
         Ok(false)
     }
+}
+
+fn extend_every(ttl: Duration) -> Duration {
+    (ttl / 100).clamp(EXTEND_EVERY.0, EXTEND_EVERY.1)
 }
 
 fn seats(context: &Context, state: &PoolState, wanted: impl Iterator<Item = SessionId>) -> Vec<MirrorSeat> {

@@ -21,6 +21,8 @@ use crate::cors::Cors;
 use crate::edge::Edge;
 use crate::limits::RateLimits;
 use crate::routes;
+use crate::routes::front::Front;
+use crate::routes::licenses::Licenses;
 use crate::signing::{KeyRing, KmsSigner, LocalSigner, Schedule, Signer, SigningError};
 
 /// Longest time that a decision may take: a client is told 503 within a second of an outage.
@@ -262,11 +264,8 @@ impl App {
     /// The whole HTTP service.
     pub fn endpoint(&self) -> impl Endpoint<Output = poem::Response> + use<> {
         let edge = Edge { draining: self.draining.clone() };
-        routes::routes(self)
-            .into_endpoint()
-            .with(NormalizePath::new(TrailingSlash::Trim))
-            .with(edge)
-            .with(Cors { origins: self.cors.clone() })
+        let rest = routes::routes(self).into_endpoint().with(NormalizePath::new(TrailingSlash::Trim));
+        Front { licenses: Licenses(self.clone()), rest }.with(edge).with(Cors { origins: self.cors.clone() })
     }
 
     /// Serves until `stop`, then drains: `/ready` turns 503 and can still be asked for a moment, new work is sent

@@ -2,7 +2,7 @@
 //!
 //! | method and path | handler |
 //! |---|---|
-//! | POST /api/v1/licenses/acquire, /heartbeat, /release | `routes/licenses.rs` |
+//! | POST /api/v1/licenses/acquire, /heartbeat, /release | `routes/licenses.rs`, by way of `routes/front.rs` |
 //! | GET /api/v1/public-key, /.well-known/jwks.json | `routes/keys.rs` |
 //! | GET, POST /api/v1/tenants, GET, PUT /api/v1/tenants/{tenant_id} | `routes/tenants.rs` |
 //! | GET, POST …/licenses, GET, PUT …/licenses/{license_id} | `routes/tenant_licenses.rs` |
@@ -18,6 +18,7 @@
 
 pub mod checkpoints;
 pub mod events;
+pub mod front;
 pub mod health;
 pub mod keys;
 pub mod licenses;

@@ -92,7 +92,7 @@ pub struct Acquired {
 /// A session that lives on.
 #[derive(Object)]
 #[oai(rename = "HeartbeatAnswer")]
-struct Alive {
+pub struct Alive {
     /// `ok`
     status: String,
     /// When to send the next one
@@ -104,7 +104,7 @@ struct Alive {
 /// A seat given back.
 #[derive(Object)]
 #[oai(rename = "ReleaseAnswer")]
-struct Released {
+pub struct Released {
     /// `released`
     status: String,
 }
@@ -113,7 +113,7 @@ struct Released {
 impl Licenses {
     /// Take a seat, or renew the one held
     #[oai(path = "/api/v1/licenses/acquire", method = "post", operation_id = "acquire")]
-    async fn acquire(
+    pub(super) async fn acquire(
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
@@ -131,7 +131,7 @@ impl Licenses {
 
     /// Keep the seat
     #[oai(path = "/api/v1/licenses/heartbeat", method = "post", operation_id = "heartbeat")]
-    async fn heartbeat(
+    pub(super) async fn heartbeat(
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,
@@ -155,7 +155,7 @@ impl Licenses {
 
     /// Give the seat back
     #[oai(path = "/api/v1/licenses/release", method = "post", operation_id = "release")]
-    async fn release(
+    pub(super) async fn release(
         &self,
         credentials: Credentials,
         request_id: poem::web::Data<&RequestId>,

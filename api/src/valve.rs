@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 /// An answer that took longer was late. Half of what a caller is promised, so that there is time to shrink.
 const LATE: Duration = Duration::from_millis(400);
 
-/// Fewest and most requests at a time. The fewest keep a slow database busy, too.
-const BOUNDS: (f64, f64) = (32.0, 4_096.0);
+/// Fewest and most requests at a time. The fewest keep a slow database busy, too, and two cores that sign for a third of a
+/// second at most.
+const BOUNDS: (f64, f64) = (128.0, 4_096.0);
 
 /// The most that one late answer shrinks it by.
 const HALF: f64 = 0.5;

@@ -203,6 +203,23 @@ async fn a_tenant_changes_under_its_etag_and_on_every_replica_at_once() {
 }
 
 #[tokio::test]
+async fn a_product_that_moves_to_another_license_is_granted_on_every_replica_at_once() {
+    let app = TestApp::start(Settings { replicas: 2, ..Settings::default() }).await;
+    let tenant = app.tenant(1).await;
+    let licenses = format!("/api/v1/tenants/{}/licenses", tenant["id"].as_str().unwrap());
+    let first = format!("{licenses}/{}", tenant["license_id"].as_str().unwrap());
+    let (alice, bob) = (app.user(&tenant, "alice"), app.user(&tenant, "bob"));
+    assert_eq!(app.acquire_at(1, &alice, "laptop-of-alice").await.status(), StatusCode::OK);
+
+    let switched = app.put(&first, &app.platform(), &json!({ "active": false })).await;
+    assert_eq!(switched.status(), StatusCode::OK);
+    let second = json!({ "product": "coditect", "plan": "p", "seats_total": 1 });
+    assert_eq!(app.post(&licenses, &app.platform(), &second).await.status(), StatusCode::CREATED);
+    assert_eq!(app.acquire_at(1, &bob, "laptop-of-bob").await.status(), StatusCode::OK);
+    app.assert_consistent().await;
+}
+
+#[tokio::test]
 async fn a_tenants_own_admin_changes_its_name_and_no_more() {
     let app = start().await;
     let tenant = app.tenant(2).await;

@@ -130,7 +130,7 @@ fn idempotency_key(key: &HeaderValue, body: &Body<AcquireBody>) -> Result<Idempo
 }
 
 /// A known key leads to its session; otherwise the pool decides.
-async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
+async fn decide(app: &App, mut asked: Checked) -> Result<Acquired, Problem> {
     let request_id = asked.request.request_id.clone().unwrap_or_default();
     for _ in 0..MAX_ROUNDS {
         within(&asked.request, ensure_member(&app.members, asked.tenant_id, &asked.caller, &request_id))
@@ -150,9 +150,13 @@ async fn decide(app: &App, asked: Checked) -> Result<Acquired, Problem> {
             Answer::Denied { reason: Reason::NoSeatsAvailable, used, total } => {
                 return Err(Problem::NoSeatsAvailable { used, total });
             }
+            // Another replica may have seen the product move to another license.
             Answer::Denied { reason: Reason::Standing(standing), .. } => {
                 app.forget_license(asked.tenant_id, &asked.product).await;
-                return Err(Problem::NotAccepted(standing));
+                match app.license_of(asked.tenant_id, &asked.product).await? {
+                    Some(license_id) if license_id != asked.license_id => asked.license_id = license_id,
+                    _ => return Err(Problem::NotAccepted(standing)),
+                }
             }
             // Removed or unknown: the next round adds it, or says why not.
             Answer::UserRemoved | Answer::UserUnknown => {

@@ -36,7 +36,11 @@ async fn old_heartbeats(sealed: &Sealed) -> Pool {
         ))
         .await;
     sealed.seal().await;
-    sealed.world.as_superuser("delete from projection_cursors").await;
+    // As everywhere: the projections have read what they fold, and are far behind the heartbeats.
+    sealed
+        .world
+        .as_superuser("insert into projection_cursors (projection) values ('directory'), ('activity')")
+        .await;
     let holder = sealed.world.seat(pool, "ada").await;
     sealed.world.write(&beats([pool.beat(&holder)])).await;
     sealed.seal().await;
@@ -230,9 +234,6 @@ async fn a_day_that_something_needs_stays() {
         [Archived::Left { why, .. }] => why.clone(),
         other => panic!("{other:?}"),
     };
-    sealed.world.as_superuser("insert into projection_cursors (projection) values ('slow')").await;
-    assert!(left(run(&sealed, folder.path()).await).contains("slow"));
-    sealed.world.as_superuser("delete from projection_cursors").await;
     sealed.tamper("update notary set xid = '0', position = 0").await;
     assert!(left(run(&sealed, folder.path()).await).contains("sealed"));
     sealed.tamper("update notary set (xid, position) = (select xid, position from events order by events.xid desc, events.position desc limit 1)").await;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{EventLog, Position, TenantId, Time};
+use events::{EventLog, PoolAt, Position, TenantId, Time};
 use merkle::{Digest, Frontier};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::ToSql;
@@ -115,18 +115,32 @@ pub async fn certificate(
     to: Time,
 ) -> Result<SignedCertificate, AuditError> {
     let sealed = head_after(log, tenant_id, to).await?;
+    // What was before the range is not folded again: its pools are as they were a millisecond before.
     let mut fold = Fold::new(from, to);
+    if let Some(before) = Time::from_millis(from.millis() - 1) {
+        log.pools_at(tenant_id, before).await?.iter().for_each(|pool| fold.begin(pool));
+    }
+    let (mut after, upto) = log.seat_events_between(tenant_id, from, to).await?;
+    let upto = upto.unwrap_or(Position { xid: i64::MAX, position: i64::MAX });
     let mut client = log.database().get().await?;
     let sql = format!(
         "select {COLUMNS} from events
-         where tenant_id = $1 and class in ('decision', 'denial') and occurred_at < $2
-           and (xid, position) > ($3::bigint::text::xid8, $4) and xid < pg_snapshot_xmin(pg_current_snapshot())
-         order by events.xid, events.position limit $5"
+         where tenant_id = $1 and class in ('decision', 'denial') and occurred_at >= $2 and occurred_at < $3
+           and (xid, position) > ($4::bigint::text::xid8, $5) and (xid, position) <= ($6::bigint::text::xid8, $7)
+           and xid < pg_snapshot_xmin(pg_current_snapshot())
+         order by events.xid, events.position limit $8"
     );
-    let mut after = Position::default();
     loop {
-        let arguments: [&(dyn ToSql + Sync); 5] =
-            [&tenant_id.0, &to.as_datetime(), &after.xid, &after.position, &PAGE];
+        let arguments: [&(dyn ToSql + Sync); 8] = [
+            &tenant_id.0,
+            &from.as_datetime(),
+            &to.as_datetime(),
+            &after.xid,
+            &after.position,
+            &upto.xid,
+            &upto.position,
+            &PAGE,
+        ];
         let rows = page(&mut client, &sql, &arguments).await?;
         if rows.is_empty() {
             break;
@@ -156,22 +170,26 @@ pub async fn certificate(
     })
 }
 
-/// The tenant's latest head, if everything before `to` is in it for certain.
+/// The tenant's latest head, if everything before `to` is in it for certain: the log is read up to a while after `to`, and
+/// no seat was decided on before `to` that came after the leaves under the head.
 async fn head_after(log: &EventLog, tenant_id: TenantId, to: Time) -> Result<TenantCheckpoint, AuditError> {
     let client = log.database().get().await?;
     let covered = client
-        .query_one(
-            "select coalesce((select case when t.sealed_size = t.size then n.read_at
-                               else (select max(c.sealed_at) from tenant_checkpoints h join checkpoints c using (number)
-                                     where h.tenant_id = t.tenant_id) end
-                      from trees t, notary n where t.tenant_id = $1) >= $2::timestamptz + make_interval(secs => $3), false)",
+        .query_opt(
+            "select n.read_at >= $2::timestamptz + make_interval(secs => $3) and not exists (
+               select from events e where e.tenant_id = t.tenant_id and e.class in ('decision', 'denial') and e.occurred_at < $2
+                 and (e.xid, e.position) > (l.xid, l.position))
+             from trees t cross join notary n cross join lateral (
+               select xid, position from leaves where tenant_id = t.tenant_id and first < t.sealed_size
+               order by first desc limit 1) l
+             where t.tenant_id = $1",
             &[&tenant_id.0, &to.as_datetime(), &SETTLED_SECONDS],
         )
         .await?;
     drop(client);
     let not_yet =
         || AuditError::NotSealed(format!("the log is not sealed up to {to} yet: try again in half a minute"));
-    if !covered.get::<_, bool>(0) {
+    if !covered.is_some_and(|row| row.get(0)) {
         return Err(not_yet());
     }
     tenant_checkpoint(log, tenant_id, None).await?.ok_or_else(not_yet)
@@ -195,6 +213,22 @@ struct Pool {
 impl Fold {
     fn new(from: Time, to: Time) -> Self {
         Self { from, to, pools: BTreeMap::new() }
+    }
+
+    /// A pool as it was when the range began.
+    fn begin(&mut self, was: &PoolAt) {
+        let terms = &was.terms;
+        let mut pool = Pool::new(
+            was.license_id.0,
+            terms.product.as_str(),
+            u64::from(terms.seats_total.get()),
+            terms.active,
+        );
+        pool.held.extend(was.sessions.iter().map(|session| session.session_id.0));
+        pool.limit(self.from, true);
+        pool.shown.peak = pool.held.len() as u64;
+        pool.shown.peak_at = self.from.to_string();
+        self.pools.insert(was.license_id.0, pool);
     }
 
     fn apply(&mut self, event: &StoredEvent) {

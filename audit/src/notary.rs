@@ -10,7 +10,7 @@ mod seal;
 
 pub(crate) use fold::STORED_LEVELS;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use events::EventLog;
@@ -30,6 +30,7 @@ pub struct Notary {
     log: EventLog,
     signer: Arc<dyn NotarySigner>,
     me: Uuid,
+    asked: Arc<Mutex<Option<fold::Instant>>>,
 }
 
 /// What a round did.
@@ -47,7 +48,7 @@ impl Notary {
     /// A notary for this log.
     #[must_use]
     pub fn new(log: EventLog, signer: Arc<dyn NotarySigner>) -> Self {
-        Self { log, signer, me: Uuid::now_v7() }
+        Self { log, signer, me: Uuid::now_v7(), asked: Arc::default() }
     }
 
     /// Seals at most once in `every`, until the process ends.
@@ -78,7 +79,7 @@ impl Notary {
             if !self.take_lease().await? {
                 return Ok(Round::Elsewhere);
             }
-            if !fold::page(&self.log, self.me).await? {
+            if !fold::page(&self.log, self.me, &self.asked).await? {
                 break;
             }
         }

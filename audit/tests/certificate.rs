@@ -12,12 +12,23 @@ use std::time::Duration;
 use audit::{AuditError, Ndjson, SignedCertificate, certificate, verify_certificate};
 use events::{Event, LicenseChange, Time};
 use sealed::{Sealed, TestSigner};
-use support::{batch, denied, holder, new_event, released, seats};
+use support::{batch, denied, eventually, holder, new_event, released, seats};
 
 /// The log as if it had happened a minute ago: certificates are about what is settled.
 async fn a_minute_ago(sealed: &Sealed) {
     sealed.tamper("update events set occurred_at = occurred_at - interval '1 minute'").await;
-    sealed.seal().await;
+    read(sealed).await;
+}
+
+/// Seals, until it is certain that nothing of what happened is missing: other tests' transactions end as well.
+async fn read(sealed: &Sealed) {
+    eventually("the log is read", async || {
+        sealed.seal().await;
+        let read =
+            "select (read_at > clock_timestamp() - interval '30 seconds')::integer::bigint from notary";
+        sealed.world.number(read).await == 1
+    })
+    .await;
 }
 
 fn write(folder: &Path, name: &str, text: &[u8]) {
@@ -83,4 +94,30 @@ async fn what_a_certificate_states_follows_from_the_export() {
     let part: Vec<&str> = text.lines().filter(|line| !line.contains("seat_released")).collect();
     write(folder.path(), "part", part.join("\n").as_bytes());
     assert_eq!(check("certificate", "part", Some(&keys)).len(), 1);
+}
+
+/// A transaction that is open since before the range keeps whatever committed after it began from being read: the log is
+/// not read up to now, however little there is to read.
+#[tokio::test]
+async fn an_open_transaction_puts_a_certificate_off() {
+    let sealed = Sealed::new().await;
+    let pool = sealed.world.pool().await;
+    sealed.world.seat(pool, "ada").await;
+    read(&sealed).await;
+    let open = sealed.world.superuser().await;
+    open.batch_execute("begin; select pg_current_xact_id()").await.unwrap();
+    let from = sealed.world.now().await;
+    sealed.world.seat(pool, "bob").await;
+    let to = sealed.world.now().await;
+    sealed.tamper("update events set occurred_at = occurred_at - interval '1 minute'").await;
+    sealed.notary.round().await.unwrap();
+    let shift = |at: Time, by: i64| Time::from_millis(at.millis() - 60_000 + by).unwrap();
+    let ask = || {
+        certificate(&sealed.world.log, sealed.signer.as_ref(), pool.tenant_id, shift(from, 0), shift(to, 1))
+    };
+    assert!(matches!(ask().await, Err(AuditError::NotSealed(_))), "somebody's seat is not read yet");
+    open.batch_execute("commit").await.unwrap();
+    read(&sealed).await;
+    let licenses = ask().await.unwrap().certificate.licenses;
+    assert_eq!((licenses[0].peak, licenses[0].acquired), (2, 1));
 }

@@ -1,8 +1,10 @@
 //! The next page of the log becomes leaves, in one transaction with how far it was read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::rand;
+use chrono::{DateTime, Utc};
 use deadpool_postgres::Transaction;
 use events::{EventLog, LogError, Position};
 use merkle::{Digest, Frontier, Node};
@@ -26,12 +28,27 @@ struct Part {
     events: Vec<(StoredEvent, Position)>,
 }
 
-/// Reads a page; `false`: that was the end of the log for now.
-pub(super) async fn page(log: &EventLog, me: Uuid) -> Result<bool, AuditError> {
+/// An instant, and the first transaction that had not begun then: once all before it have ended and are read, so is
+/// everything that happened before the instant.
+pub(super) type Instant = (DateTime<Utc>, i64);
+
+/// Reads a page; `false`: that was the end of the log for now. `asked` is kept from call to call: a transaction that has
+/// been open since before it holds back those that came after it, however short the page.
+pub(super) async fn page(
+    log: &EventLog,
+    me: Uuid,
+    asked: &Mutex<Option<Instant>>,
+) -> Result<bool, AuditError> {
     let mut client = log.database().get().await?;
-    let state = client.query_one("select xid::text::bigint, position, now() from notary", &[]).await?;
+    let state = client
+        .query_one(
+            "select xid::text::bigint, position, now(), pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+               pg_snapshot_xmin(pg_current_snapshot())::text::bigint from notary",
+            &[],
+        )
+        .await?;
     let after = Position { xid: state.get(0), position: state.get(1) };
-    let read_at: chrono::DateTime<chrono::Utc> = state.get(2);
+    let (now, oldest): (Instant, i64) = ((state.get(2), state.get(3)), state.get(4));
     let sql = format!(
         "select {COLUMNS} from events
          where (xid, position) > ($1::bigint::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
@@ -60,15 +77,27 @@ pub(super) async fn page(log: &EventLog, me: Uuid) -> Result<bool, AuditError> {
         return Ok(false);
     }
     write(&transaction, &parts).await?;
+    let read_at = if at_end { read_up_to(now, oldest, asked) } else { None };
     transaction
         .execute(
-            "update notary set xid = $1::bigint::text::xid8, position = $2,
-               read_at = case when $3 then greatest(read_at, $4) else read_at end",
-            &[&last.xid, &last.position, &at_end, &read_at],
+            "update notary set xid = $1::bigint::text::xid8, position = $2, read_at = greatest(read_at, $3)",
+            &[&last.xid, &last.position, &read_at],
         )
         .await?;
     transaction.commit().await?;
     Ok(!at_end)
+}
+
+/// The latest instant known of which all is read, now that everything before the transaction `oldest` is.
+fn read_up_to(now: Instant, oldest: i64, asked: &Mutex<Option<Instant>>) -> Option<DateTime<Utc>> {
+    let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+    let ended = |instant: &Instant| instant.1 <= oldest;
+    let known = [Some(now), *asked].into_iter().flatten().find(ended);
+    // Whoever is asked about stays until its transactions have ended.
+    if asked.as_ref().is_none_or(ended) {
+        *asked = Some(now);
+    }
+    known.map(|(at, _)| at)
 }
 
 /// Everything that a page adds: salts of new subjects, leaves, completed subtrees, the trees' new edges.
@@ -102,6 +131,12 @@ async fn write(transaction: &Transaction<'_>, parts: &BTreeMap<Uuid, Part>) -> R
     Ok(())
 }
 
+fn fresh_salt() -> Result<[u8; SALT], AuditError> {
+    let mut salt = [0; SALT];
+    rand::fill(&mut salt).map_err(|_| AuditError::unreadable("the system has no randomness"))?;
+    Ok(salt)
+}
+
 /// The salts that a page needs; a subject that has none gets one.
 async fn salts_of(
     transaction: &Transaction<'_>,
@@ -113,12 +148,6 @@ async fn salts_of(
         .flat_map(|(tenant, event)| subjects(event).map(move |subject| (*tenant, subject)))
         .collect();
     let (tenants, names): (Vec<Uuid>, Vec<&str>) = wanted.into_iter().unzip();
-    let mut fresh = Vec::with_capacity(names.len());
-    for _ in &names {
-        let mut salt = vec![0; SALT];
-        rand::fill(&mut salt).map_err(|_| AuditError::unreadable("the system has no randomness"))?;
-        fresh.push(salt);
-    }
     let missing = transaction
         .query(
             "select w.n from unnest($1::uuid[], $2::text[]) with ordinality w(tenant_id, subject, n)
@@ -130,7 +159,8 @@ async fn salts_of(
     let new: Vec<usize> = missing.iter().map(pick).filter(|n| *n < names.len()).collect();
     if !new.is_empty() {
         let (tenants, names): (Vec<Uuid>, Vec<&str>) = new.iter().map(|n| (tenants[*n], names[*n])).unzip();
-        let salts: Vec<&[u8]> = new.iter().map(|n| fresh[*n].as_slice()).collect();
+        let fresh = names.iter().map(|_| fresh_salt()).collect::<Result<Vec<_>, _>>()?;
+        let salts: Vec<&[u8]> = fresh.iter().map(|salt| salt.as_slice()).collect();
         transaction
             .execute(
                 "insert into salts select * from unnest($1::uuid[], $2::text[], $3::bytea[])",

@@ -44,7 +44,7 @@ fn can_answer(operation: &Value, status: &str) -> bool {
         "401" | "404" | "403" | "429" => !is_public,
         "400" => has_body || asks_in("query"),
         "413" | "415" => has_body,
-        "412" => asks_in("header") && name.starts_with("change_"),
+        "412" => asks_in("header") && (name.starts_with("change_") || name == "remove_user"),
         "409" => makes || name.starts_with("change_") || name == "acquire",
         "410" => ["acquire", "heartbeat"].contains(&name),
         _ => false,

@@ -68,6 +68,9 @@ async fn a_user_is_added_changed_and_removed_by_its_tenants_admin() {
         problem(app.get(&format!("{list}/{unknown}"), &admin).await, 404, "user_not_found").await;
         problem(delete(&app, &format!("{list}/{unknown}"), &admin).await, 404, "user_not_found").await;
     }
+    let stale =
+        app.http.delete(format!("{}{own}", app.url())).bearer_auth(&admin).header("If-Match", "\"0\"");
+    problem(stale.send().await.unwrap(), 412, "precondition_failed").await;
     assert_eq!(delete(&app, &own, &admin).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(delete(&app, &own, &admin).await.status(), StatusCode::NO_CONTENT);
     problem(app.get(&own, &admin).await, 404, "user_not_found").await;

@@ -92,7 +92,7 @@ impl Tenants {
         self.decide_user(tenant_id, user_id, decide, request_id).await
     }
 
-    /// Removes a user; one that was removed before stays so.
+    /// Removes a user; one that was removed before stays so. `is_current` judges the version that the admin saw.
     ///
     /// # Errors
     /// When the log cannot be read or written.
@@ -100,12 +100,16 @@ impl Tenants {
         &self,
         tenant_id: TenantId,
         user_id: &UserId,
+        is_current: impl Fn(&UserRecord) -> bool,
         request_id: Option<String>,
     ) -> Decided<()> {
         let decide = |known: Option<&UserRecord>, waits_as: Option<Uuid>| {
             let known = known.ok_or(AdminRefusal::NoSuchUser)?;
             if known.removed {
                 return Ok(None);
+            }
+            if !is_current(known) {
+                return Err(AdminRefusal::Stale);
             }
             let mut names = Vec::new();
             if let (Some(email), Some(id)) = (&known.email, waits_as) {

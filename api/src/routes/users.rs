@@ -199,13 +199,17 @@ impl Users {
         request_id: poem::web::Data<&RequestId>,
         tenant_id: Path<String>,
         user_id: Path<String>,
+        /// The ETag that the removal is based on
+        #[oai(name = "If-Match")]
+        if_match: IfMatch,
     ) -> Result<Deleted, Problem> {
         let app = &self.0;
         let (tenant_id, user, caller) =
             on_user(app, &credentials, &tenant_id, &user_id, Removed::Shown).await?;
         let user_id = user.user_id;
         let request_id = request_id.0.0.clone();
-        let removed = app.tenants.remove_user(tenant_id, &user_id, Some(request_id.clone())).await?;
+        let current = |user: &UserRecord| if_match.allows(&etag(user));
+        let removed = app.tenants.remove_user(tenant_id, &user_id, current, Some(request_id.clone())).await?;
         removed.map_err(|refusal| refused(&refusal))?;
         app.members.forget(tenant_id, &user_id).await;
         revoke_all(app, tenant_id, &user_id, &caller, &request_id).await?;

@@ -10,7 +10,8 @@
 drop index seats_by_deadline;
 alter table seats add column due timestamptz;            -- no later than `deadline`, half a TTL behind it at most
 update seats set due = deadline;
-alter table seats alter column due set not null;
+-- A call of the function as it was, under way while this runs, knows nothing of the column.
+alter table seats alter column due set default '-infinity', alter column due set not null;
 create index seats_by_due on seats (due);
 
 -- The one door: nothing else writes events, streams, seats, users, names or idempotency keys.

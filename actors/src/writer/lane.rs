@@ -73,6 +73,7 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
 fn expect_what_is_there(batch: &mut Batch, result: &Result<Appended, LogError>) -> bool {
     let Ok(appended) = result else { return false };
     let mut conflicts = 0;
+    batch.resend = true;
     for refused in &appended.refused {
         let Refused::Conflict { stream, version, .. } = refused else { continue };
         for one in batch.streams.iter_mut().filter(|one| one.stream_id == *stream) {

@@ -121,22 +121,6 @@ impl EventLog {
         rows.iter().map(recorded).collect()
     }
 
-    /// Where a tenant's decisions and denials from one time up to another are in the log: after the first place, and not
-    /// after the second; `None`: up to its end.
-    ///
-    /// # Errors
-    /// When the database cannot be asked.
-    pub async fn seat_events_between(
-        &self,
-        tenant_id: TenantId,
-        from: Time,
-        to: Time,
-    ) -> Result<(Position, Option<Position>), LogError> {
-        let mut client = self.database.get().await?;
-        let reading = client.build_transaction().read_only(true).start().await?;
-        bounds(&reading, &TABLES[..2], tenant_id, Some(from), Some(to)).await
-    }
-
     /// When the oldest event after a place occurred, whether readers may see it yet or not.
     ///
     /// # Errors

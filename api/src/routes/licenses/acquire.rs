@@ -150,10 +150,11 @@ async fn decide(app: &App, mut asked: Checked) -> Result<Acquired, Problem> {
             Answer::Denied { reason: Reason::NoSeatsAvailable, used, total } => {
                 return Err(Problem::NoSeatsAvailable { used, total });
             }
-            // Another replica may have seen the product move to another license.
+            // Another replica may have seen the product move to another license. The refusal stays in the log.
             Answer::Denied { reason: Reason::Standing(standing), .. } => {
                 app.forget_license(asked.tenant_id, &asked.product).await;
-                match app.license_of(asked.tenant_id, &asked.product).await? {
+                let look = async { Ok(app.license_of(asked.tenant_id, &asked.product).await?) };
+                match within(&asked.request, look).await? {
                     Some(license_id) if license_id != asked.license_id => asked.license_id = license_id,
                     _ => return Err(Problem::NotAccepted(standing)),
                 }

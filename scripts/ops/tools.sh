@@ -36,7 +36,7 @@ packages() {
 
 # Where there is no Debian, put prometheus, promtool, prometheus-alertmanager and amtool on PATH.
 prometheus() {
-    [ -x "$tools/debian/usr/bin/promtool" ] && return
+    [ -x "$tools/debian/usr/bin/promtool" ] && { templates; return; }
     command -v promtool >/dev/null && command -v amtool >/dev/null && return
     command -v apt-get >/dev/null || fail "no promtool and amtool, and no apt-get"
     rm -rf "$tools/debian" "$tools/download"
@@ -49,6 +49,14 @@ prometheus() {
         dpkg-deb --extract "$file" "$tools/debian"
     done
     rm -rf "$tools/download"
+    templates
+}
+
+# Debian's Alertmanager reads its templates from where the package puts them, and does not start without.
+templates() {
+    local at=/usr/share/prometheus/alertmanager
+    [ -e "$at/default.tmpl" ] && return
+    mkdir -p "$at" && cp -r "$tools/debian$at/." "$at" || fail "cannot write $at: install Debian's prometheus-alertmanager"
 }
 
 case ${1:-all} in

@@ -56,7 +56,7 @@ prometheus() {
 templates() {
     local at=/usr/share/prometheus/alertmanager
     [ -e "$at/default.tmpl" ] && return
-    mkdir -p "$at" && cp -r "$tools/debian$at/." "$at" || fail "cannot write $at: install Debian's prometheus-alertmanager"
+    { mkdir -p "$at" && cp -r "$tools/debian$at/." "$at"; } || fail "cannot write $at: install Debian's prometheus-alertmanager"
 }
 
 case ${1:-all} in

@@ -1,7 +1,7 @@
 //! What CODITECT itself calls, found before the router: it is nearly all of the traffic.
 //!
 //! The operations are those of `licenses.rs`, which the document shows and the router leads to as well. Only the way is
-//! shorter: the router's layers, each a boxed future, took an eighth of what a heartbeat costs the service.
+//! shorter: each of the router's layers is a boxed future (docs/performance.md).
 
 use poem::http::Method;
 use poem::web::Data;

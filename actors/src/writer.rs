@@ -6,20 +6,21 @@
 //! Delivery: a job that was sent is sent again, the same, until its outcome is known; it is never undone on a timeout.
 //! Only a job that was never sent fails at once.
 
+mod dispatch;
 mod lane;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use events::{Appended, Event, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
+use events::{Appended, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
 
 use crate::clock::PostgresClock;
 use crate::fail_point;
+use dispatch::Dispatch;
 
 /// Statements under way at a time, each on a connection of its own.
 const LANES: usize = 2;
@@ -27,24 +28,9 @@ const LANES: usize = 2;
 /// Jobs that may wait: at most one of each live pool, and a few administrative ones.
 const QUEUE: usize = 32_768;
 
-/// Bound of a statement, in events; a job that is larger by itself goes alone.
-const MAX_EVENTS: usize = 2_000;
-
 /// Answers that wait for a signature before jobs are worth gathering: some 12 ms of work for two cores (RSA-4096, 1.5 ms
 /// each), in which a statement is written and its callers come back.
 const BACKLOG: usize = 16;
-
-/// Jobs that make a statement beside another worth it.
-const COMPANY: usize = 24;
-
-/// Longest time that fewer wait for the other statement to end: it may stand before a lock that concerns them little.
-const BESIDE: Duration = Duration::from_millis(5);
-
-/// Longest time that grants gather while answers wait for signatures: they wait for their signatures anyway.
-const GATHER_GRANTS: Duration = Duration::from_millis(40);
-
-/// Longest time that other jobs gather then. Short beside the wait for a signature when a crowd comes.
-const GATHER: Duration = Duration::from_millis(10);
 
 /// Longest silence that is not an outage yet.
 const MAX_GAP: Duration = Duration::from_secs(15);
@@ -68,14 +54,6 @@ impl Job {
     fn touches(&self) -> impl Iterator<Item = Uuid> {
         let streams = self.streams.iter().map(|stream| stream.stream_id);
         streams.chain(self.heartbeats.first().map(|beat| beat.stream_id))
-    }
-
-    /// How long it may wait for company while answers wait for signatures.
-    fn patience(&self) -> Duration {
-        let mut events = self.streams.iter().flat_map(|stream| &stream.events);
-        let grants =
-            self.heartbeats.is_empty() && events.all(|new| matches!(new.event, Event::SeatAcquired { .. }));
-        if grants { GATHER_GRANTS } else { GATHER }
     }
 
     fn len(&self) -> usize {
@@ -226,128 +204,6 @@ fn gap(ttl: Duration) -> Duration {
     (ttl / 3).min(MAX_GAP)
 }
 
-/// Fills groups as lanes become free.
-struct Dispatch {
-    waiting: mpsc::Receiver<Queued>,
-    /// The first job that did not go with the group before it.
-    held_over: Option<Queued>,
-    ticks: mpsc::Receiver<oneshot::Sender<()>>,
-    lanes: mpsc::Receiver<mpsc::Sender<Work>>,
-    free: Vec<mpsc::Sender<Work>>,
-    backlog: Backlog,
-}
-
-impl Dispatch {
-    /// Runs until the writer stops.
-    async fn run(mut self) {
-        while let Some(work) = self.next().await {
-            let Some(lane) = self.free.pop() else { return };
-            if lane.send(work).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// What the next free lane does.
-    async fn next(&mut self) -> Option<Work> {
-        if self.free.is_empty() {
-            self.free.push(self.lanes.recv().await?);
-        }
-        // Also while there is always more to write than one statement holds, the beacon has its turn.
-        if let Ok(done) = self.ticks.try_recv() {
-            return Some(Work::Tick(done));
-        }
-        let first = match self.held_over.take() {
-            Some(first) => first,
-            None => tokio::select! {
-                biased;
-                Some(done) = self.ticks.recv() => return Some(Work::Tick(done)),
-                first = self.waiting.recv() => first?,
-            },
-        };
-        Some(Work::Write(self.fill(first).await))
-    }
-
-    /// Everything that waits, or comes while it is worth waiting for, and fits.
-    async fn fill(&mut self, first: Queued) -> Vec<Queued> {
-        if first.job.whole {
-            return vec![first];
-        }
-        let mut group = Group::of(first);
-        loop {
-            let next = match self.waiting.try_recv() {
-                Ok(next) => next,
-                Err(_) => match self.wait_for_company(&group).await {
-                    Some(next) => next,
-                    None => return group.jobs,
-                },
-            };
-            self.held_over = group.take(next);
-            if self.held_over.is_some() {
-                return group.jobs;
-            }
-        }
-    }
-
-    /// The next job, unless the group had better go.
-    async fn wait_for_company(&mut self, group: &Group) -> Option<Queued> {
-        loop {
-            while let Ok(lane) = self.lanes.try_recv() {
-                self.free.push(lane);
-            }
-            let until = if self.backlog.is_long() {
-                group.until
-            } else if self.free.len() < LANES && group.jobs.len() < COMPANY {
-                group.begun + BESIDE
-            } else {
-                return None;
-            };
-            tokio::select! {
-                biased;
-                next = self.waiting.recv() => return next,
-                lane = self.lanes.recv() => self.free.push(lane?),
-                () = tokio::time::sleep_until(until) => return None,
-            }
-        }
-    }
-}
-
-/// What goes in one statement.
-struct Group {
-    jobs: Vec<Queued>,
-    touched: HashSet<Uuid>,
-    events: usize,
-    begun: tokio::time::Instant,
-    /// When the least patient of them goes.
-    until: tokio::time::Instant,
-}
-
-impl Group {
-    fn of(first: Queued) -> Self {
-        let begun = tokio::time::Instant::now();
-        Self {
-            touched: first.job.touches().collect(),
-            events: first.job.len(),
-            begun,
-            until: begun + first.job.patience(),
-            jobs: vec![first],
-        }
-    }
-
-    /// Takes a job along, or gives it back if it may not go with the others.
-    fn take(&mut self, next: Queued) -> Option<Queued> {
-        let again = next.job.touches().any(|stream| self.touched.contains(&stream));
-        if next.job.whole || again || self.events + next.job.len() > MAX_EVENTS {
-            return Some(next);
-        }
-        self.events += next.job.len();
-        self.touched.extend(next.job.touches());
-        self.until = self.until.min(tokio::time::Instant::now() + next.job.patience());
-        self.jobs.push(next);
-        None
-    }
-}
-
 /// Ticks the beacon three times a gap; the first tick after an outage says that it is over.
 async fn beacon(gap: Duration, ticks: mpsc::Sender<oneshot::Sender<()>>) {
     let mut every = tokio::time::interval(gap / 3);
@@ -359,44 +215,5 @@ async fn beacon(gap: Duration, ticks: mpsc::Sender<oneshot::Sender<()>>) {
             return;
         }
         let _ = ticked.await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::{mpsc, oneshot};
-
-    use super::{BACKLOG, Backlog, Dispatch, Job, LANES, Queued};
-
-    fn queued() -> Queued {
-        Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
-    }
-
-    /// How many go in a statement if a second job comes a moment after the first, with so many lanes free.
-    async fn together(backlog: &Backlog, free: usize) -> usize {
-        let (queue, waiting) = mpsc::channel(4);
-        let ((_ticks, ticks), (_lanes, lanes)) = (mpsc::channel(1), mpsc::channel(LANES));
-        let free = (0..free).map(|_| mpsc::channel(1).0).collect();
-        let mut dispatch =
-            Dispatch { waiting, held_over: None, ticks, lanes, free, backlog: backlog.clone() };
-        let (group, _) = tokio::join!(dispatch.fill(queued()), queue.send(queued()));
-        assert!(dispatch.held_over.is_none());
-        group.len()
-    }
-
-    #[tokio::test]
-    async fn jobs_gather_only_while_answers_wait_for_signatures() {
-        let backlog = Backlog::default();
-        let mut signing: Vec<_> = (1..BACKLOG).map(|_| backlog.begin()).collect();
-        assert_eq!(together(&backlog, LANES).await, 1);
-        signing.push(backlog.begin());
-        assert_eq!(together(&backlog, LANES).await, 2);
-        signing.pop();
-        assert_eq!(together(&backlog, LANES).await, 1);
-    }
-
-    #[tokio::test]
-    async fn a_few_jobs_wait_for_the_statement_that_is_under_way() {
-        assert_eq!(together(&Backlog::default(), LANES - 1).await, 2);
     }
 }

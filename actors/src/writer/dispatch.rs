@@ -1,0 +1,198 @@
+//! Which jobs go together in a statement, and when: everything that waits, once a lane is free. A second statement begins
+//! beside another only once it is worth it, or the other takes its time; and while answers wait for signatures jobs gather
+//! although nothing is under way. Two jobs of one stream never share a statement.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use events::Event;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Backlog, Job, LANES, Queued, Work};
+
+/// Bound of a statement, in events; a job that is larger by itself goes alone.
+const MAX_EVENTS: usize = 2_000;
+
+/// Jobs that make a statement beside another worth it.
+const COMPANY: usize = 24;
+
+/// Longest time that fewer wait for the other statement to end: it may stand before a lock that concerns them little.
+const BESIDE: Duration = Duration::from_millis(5);
+
+/// Longest time that grants gather while answers wait for signatures: they wait for their signatures anyway.
+const GATHER_GRANTS: Duration = Duration::from_millis(40);
+
+/// Longest time that other jobs gather then. Short beside the wait for a signature when a crowd comes.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Fills groups as lanes become free.
+pub(super) struct Dispatch {
+    pub waiting: mpsc::Receiver<Queued>,
+    /// The first job that did not go with the group before it.
+    pub held_over: Option<Queued>,
+    pub ticks: mpsc::Receiver<oneshot::Sender<()>>,
+    pub lanes: mpsc::Receiver<mpsc::Sender<Work>>,
+    pub free: Vec<mpsc::Sender<Work>>,
+    pub backlog: Backlog,
+}
+
+impl Dispatch {
+    /// Runs until the writer stops.
+    pub async fn run(mut self) {
+        while let Some(work) = self.next().await {
+            let Some(lane) = self.free.pop() else { return };
+            if lane.send(work).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What the next free lane does.
+    async fn next(&mut self) -> Option<Work> {
+        if self.free.is_empty() {
+            self.free.push(self.lanes.recv().await?);
+        }
+        // Also while there is always more to write than one statement holds, the beacon has its turn.
+        if let Ok(done) = self.ticks.try_recv() {
+            return Some(Work::Tick(done));
+        }
+        let first = match self.held_over.take() {
+            Some(first) => first,
+            None => tokio::select! {
+                biased;
+                Some(done) = self.ticks.recv() => return Some(Work::Tick(done)),
+                first = self.waiting.recv() => first?,
+            },
+        };
+        Some(Work::Write(self.fill(first).await))
+    }
+
+    /// Everything that waits, or comes while it is worth waiting for, and fits.
+    async fn fill(&mut self, first: Queued) -> Vec<Queued> {
+        if first.job.whole {
+            return vec![first];
+        }
+        let mut group = Group::of(first);
+        loop {
+            let next = match self.waiting.try_recv() {
+                Ok(next) => next,
+                Err(_) => match self.wait_for_company(&group).await {
+                    Some(next) => next,
+                    None => return group.jobs,
+                },
+            };
+            self.held_over = group.take(next);
+            if self.held_over.is_some() {
+                return group.jobs;
+            }
+        }
+    }
+
+    /// The next job, unless the group had better go.
+    async fn wait_for_company(&mut self, group: &Group) -> Option<Queued> {
+        loop {
+            while let Ok(lane) = self.lanes.try_recv() {
+                self.free.push(lane);
+            }
+            let until = if self.backlog.is_long() {
+                group.until
+            } else if self.free.len() < LANES && group.jobs.len() < COMPANY {
+                group.begun + BESIDE
+            } else {
+                return None;
+            };
+            tokio::select! {
+                biased;
+                next = self.waiting.recv() => return next,
+                lane = self.lanes.recv() => self.free.push(lane?),
+                () = tokio::time::sleep_until(until) => return None,
+            }
+        }
+    }
+}
+
+/// How long a job may wait for company while answers wait for signatures.
+fn patience(job: &Job) -> Duration {
+    let mut events = job.streams.iter().flat_map(|stream| &stream.events);
+    let grants =
+        job.heartbeats.is_empty() && events.all(|new| matches!(new.event, Event::SeatAcquired { .. }));
+    if grants { GATHER_GRANTS } else { GATHER }
+}
+
+/// What goes in one statement.
+struct Group {
+    jobs: Vec<Queued>,
+    touched: HashSet<Uuid>,
+    events: usize,
+    begun: Instant,
+    /// When the least patient of them goes.
+    until: Instant,
+}
+
+impl Group {
+    fn of(first: Queued) -> Self {
+        let begun = Instant::now();
+        Self {
+            touched: first.job.touches().collect(),
+            events: first.job.len(),
+            begun,
+            until: begun + patience(&first.job),
+            jobs: vec![first],
+        }
+    }
+
+    /// Takes a job along, or gives it back if it may not go with the others.
+    fn take(&mut self, next: Queued) -> Option<Queued> {
+        let again = next.job.touches().any(|stream| self.touched.contains(&stream));
+        if next.job.whole || again || self.events + next.job.len() > MAX_EVENTS {
+            return Some(next);
+        }
+        self.events += next.job.len();
+        self.touched.extend(next.job.touches());
+        self.until = self.until.min(Instant::now() + patience(&next.job));
+        self.jobs.push(next);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, oneshot};
+
+    use super::super::{BACKLOG, Backlog, Job, LANES, Queued};
+    use super::Dispatch;
+
+    fn queued() -> Queued {
+        Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
+    }
+
+    /// How many go in a statement if a second job comes a moment after the first, with so many lanes free.
+    async fn together(backlog: &Backlog, free: usize) -> usize {
+        let (queue, waiting) = mpsc::channel(4);
+        let ((_ticks, ticks), (_lanes, lanes)) = (mpsc::channel(1), mpsc::channel(LANES));
+        let free = (0..free).map(|_| mpsc::channel(1).0).collect();
+        let mut dispatch =
+            Dispatch { waiting, held_over: None, ticks, lanes, free, backlog: backlog.clone() };
+        let (group, _) = tokio::join!(dispatch.fill(queued()), queue.send(queued()));
+        assert!(dispatch.held_over.is_none());
+        group.len()
+    }
+
+    #[tokio::test]
+    async fn jobs_gather_only_while_answers_wait_for_signatures() {
+        let backlog = Backlog::default();
+        let mut signing: Vec<_> = (1..BACKLOG).map(|_| backlog.begin()).collect();
+        assert_eq!(together(&backlog, LANES).await, 1);
+        signing.push(backlog.begin());
+        assert_eq!(together(&backlog, LANES).await, 2);
+        signing.pop();
+        assert_eq!(together(&backlog, LANES).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_few_jobs_wait_for_the_statement_that_is_under_way() {
+        assert_eq!(together(&Backlog::default(), LANES - 1).await, 2);
+    }
+}

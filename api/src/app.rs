@@ -43,9 +43,6 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sessions whose pool is remembered, so that heartbeats need not ask.
 const REMEMBERED_SESSIONS: u64 = 1_000_000;
 
-/// How long a list waits for what was written before it was asked for.
-const READ_PATIENCE: Duration = Duration::from_millis(1_000);
-
 /// How long a tenant's license of a product is remembered.
 const REMEMBER_LICENSE: Duration = Duration::from_secs(5);
 
@@ -179,9 +176,7 @@ impl App {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn shown(&self) -> Result<&ReadModels, QueryError> {
-        if !self.read_models.caught_up(READ_PATIENCE).await? {
-            tracing::debug!("the read models are behind the log");
-        }
+        self.read_models.settled().await?;
         Ok(&self.read_models)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use events::{EventLog, LogError};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::page::Tables;
 use crate::projection::Projection;
@@ -41,8 +41,12 @@ pub(crate) const FROZEN: Duration = Duration::from_secs(2);
 /// Longest time for one page; a connection that hangs ends it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longest time that an answer waits for what was written before it was asked for.
-const SETTLE: Duration = Duration::from_millis(400);
+/// Longest time that an answer waits for what was written before it was asked for, once the fold goes on.
+const SETTLE: Duration = Duration::from_millis(600);
+
+/// Longest time that an answer waits for the fold to go on: its replica may have died, then another takes over within the
+/// lease's term and [`RETRY`].
+const TAKE_OVER: Duration = Duration::from_secs(4);
 
 /// How often a question that waits looks again.
 const LOOK: Duration = Duration::from_millis(5);
@@ -123,28 +127,51 @@ impl ReadModels {
     /// # Errors
     /// The database.
     pub async fn caught_up(&self, patience: Duration) -> Result<bool, QueryError> {
-        let begun = tokio::time::Instant::now();
+        self.wait(patience, patience).await
+    }
+
+    /// What every answer that must not lag does first: waits for what was committed before, also while another replica
+    /// takes over. A fold that is far behind is not waited for: the answer is as of where it stands then.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn settled(&self) -> Result<(), QueryError> {
+        if !self.wait(TAKE_OVER, SETTLE).await? {
+            tracing::warn!("an answer is as of where the projections stand, behind the log");
+        }
+        Ok(())
+    }
+
+    /// Waits for the fold: for `still` while no cursor moves, for `moving` since one did.
+    async fn wait(&self, still: Duration, moving: Duration) -> Result<bool, QueryError> {
+        let begun = Instant::now();
         let client = self.log.database().get().await?;
         let statement =
             client.prepare_cached("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").await?;
         let horizon: i64 = client.query_one(&statement, &[]).await?.get(0);
         let unfolded: Vec<_> = Projection::ALL.iter().map(|one| step::unfolded(*one)).collect();
-        let sql = format!("select {}", unfolded.join(" or "));
+        let sql = format!(
+            "select {}, (select string_agg(xid || '/' || position, ' ' order by projection) from projection_cursors)",
+            unfolded.join(" or ")
+        );
         let statement = client.prepare_cached(&sql).await?;
+        let mut stood: Option<String> = None;
+        let mut until = begun + still;
         loop {
-            if !client.query_one(&statement, &[&horizon]).await?.get::<_, bool>(0) {
+            let row = client.query_one(&statement, &[&horizon]).await?;
+            if !row.get::<_, bool>(0) {
                 return Ok(true);
             }
-            if begun.elapsed() >= patience {
+            let stands: Option<String> = row.get(1);
+            if stood.is_some() && stood != stands {
+                until = until.min(Instant::now() + moving);
+            }
+            stood = stood.or(stands);
+            if Instant::now() >= until {
                 return Ok(false);
             }
             WAKE.notify_one();
             tokio::time::sleep(LOOK).await;
         }
-    }
-
-    /// What every answer that must not lag does first. A runner that is far behind is not waited for longer.
-    pub(crate) async fn settled(&self) -> Result<(), QueryError> {
-        self.caught_up(SETTLE).await.map(|_| ())
     }
 }

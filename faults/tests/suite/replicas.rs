@@ -3,9 +3,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use faults::{FakeClock, Line, Seen, Stand, Trial};
+use anyhow::{Context, Result, ensure};
+use faults::{Account, FakeClock, Line, Seen, Stand, StandOptions, Trial};
 use loadtests::check::Invariant;
+use serde_json::json;
 
 use crate::SECOND;
 
@@ -107,6 +108,33 @@ async fn replicas_killed_again_and_again() -> Result<()> {
         })
         .await?;
     seen.passed("")
+}
+
+/// Whoever is asked next takes over within 5 s, and its first answer tells everything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replica_that_folds_killed() -> Result<()> {
+    let (name, fault) = ("replica_that_folds_killed", "the replica that folds the read models dies");
+    Line::begin(name, fault)?;
+    let mut stand = Stand::start(StandOptions::new()).await?;
+    let account = Account::open(&stand, "folding", 10).await?;
+    let analyst = account.token(&stand, "ann", &["analyst"])?;
+    let mut slowest = Duration::ZERO;
+    // Each round kills the replica that was left over by the one before, and folds since then.
+    for round in 0..4 {
+        let (killed, left) = (round % 2, (round + 1) % 2);
+        stand.replicas[killed].kill().await?;
+        let token = account.token(&stand, &format!("user-{round}"), &[])?;
+        let granted = account.post(left, "acquire", &token, &json!({"hardware_id": "machine-1"})).await;
+        ensure!(granted.status == 200, "{granted:?}");
+        let usage = account.get(left, "usage?bucket=day", &analyst).await;
+        ensure!(usage.status == 200, "{usage:?}");
+        let days = usage.body["items"].as_array().context("no items")?;
+        let acquired: u64 = days.iter().filter_map(|day| day["acquired"].as_u64()).sum();
+        ensure!(acquired == round as u64 + 1, "{acquired} acquires are told after {}", round + 1);
+        slowest = slowest.max(usage.took);
+        stand.replicas[killed].start(&[]).await?;
+    }
+    Line::held(name, fault, &format!("the slowest answer about usage took {slowest:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -117,13 +117,15 @@ async fn page(
     Ok(row.map(|row| (Position { xid: row.get(0), position: row.get(1) }, row.get(2))))
 }
 
-/// Whether a projection has not yet folded an event below the transaction $1.
+/// Whether a projection has not yet folded an event below the transaction $1: the last of these is after its cursor. Only
+/// the end of an index is read: asked whether any event is after the cursor, the planner may read the whole log.
 pub(super) fn unfolded(projection: Projection) -> String {
     format!(
-        "exists (select from {} and xid < $1::bigint::text::xid8 and (xid, position) > (
-           coalesce((select xid from projection_cursors where projection = '{name}'), '0'),
-           coalesce((select position from projection_cursors where projection = '{name}'), 0)))",
+        "exists (select from (select xid, position from {} and xid < $1::bigint::text::xid8
+                              order by xid desc, position desc limit 1) last
+                 left join projection_cursors c on c.projection = '{}'
+                 where c.xid is null or (last.xid, last.position) > (c.xid, c.position))",
         projection.source(),
-        name = projection.name()
+        projection.name()
     )
 }

@@ -2,8 +2,8 @@
 //!
 //! The file is written beside, read back and checked against the sealed leaves, and put in place; then one transaction
 //! registers it, detaches the partition and drops it. So a crash at any point loses nothing, and the command may be
-//! repeated. A partition that is not sealed yet, or that a projection has not read, is left alone. Decisions and denials
-//! are never archived; the leaf hashes of what was archived stay.
+//! repeated. A partition that is not sealed yet is left alone. Decisions and denials are never archived; the leaf hashes
+//! of what was archived stay. Memory holds a page of events and the bounds of the runs of leaves, whatever the day.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -228,26 +228,22 @@ async fn check(client: &Client, file: &Path, written: &Written) -> Result<u64, A
             own.insert(row.get(0), row.get(1));
         }
     }
-    let mut found: Vec<(Uuid, u64, Digest)> = Vec::new();
-    let nobody = Salts::default();
-    read_parquet(opened, |event| {
-        let leaf = leaf_of(&event, salts.get(&event.tenant_id).unwrap_or(&nobody))
-            .map_err(AuditError::unreadable)?;
-        let index =
-            event.index.ok_or_else(|| AuditError::unreadable("an archived event without its index"))?;
-        place(&event).ok_or_else(|| AuditError::unreadable("an archived event without its place"))?;
-        found.push((event.tenant_id, index, leaf));
-        Ok(())
-    })?;
-    let expected: u64 = written.values().map(Runs::len).sum();
-    if found.len() as u64 != expected {
-        return Err(AuditError::unreadable(format!(
-            "{} heartbeats were written, {expected} are there",
-            found.len()
-        )));
-    }
+    let (sender, mut found) = tokio::sync::mpsc::channel::<(Uuid, u64, Digest)>(PAGE as usize);
+    let reader = tokio::task::spawn_blocking(move || {
+        let nobody = Salts::default();
+        read_parquet(opened, |event| {
+            let leaf = leaf_of(&event, salts.get(&event.tenant_id).unwrap_or(&nobody))
+                .map_err(AuditError::unreadable)?;
+            let index =
+                event.index.ok_or_else(|| AuditError::unreadable("an archived event without its index"))?;
+            place(&event).ok_or_else(|| AuditError::unreadable("an archived event without its place"))?;
+            // Nobody listens any more when an event before was wrong.
+            sender.blocking_send((event.tenant_id, index, leaf)).map_err(AuditError::unreadable)
+        })
+    });
+    let mut count = 0;
     let mut row: Option<LeafRow> = None;
-    for (tenant_id, index, leaf) in found {
+    while let Some((tenant_id, index, leaf)) = found.recv().await {
         let covers =
             |row: &LeafRow| row.0 == tenant_id && (row.1..row.1 + row.2.len() as u64).contains(&index);
         if !row.as_ref().is_some_and(covers) {
@@ -267,6 +263,12 @@ async fn check(client: &Client, file: &Path, written: &Written) -> Result<u64, A
                 "leaf {index} of tenant {tenant_id} is not what was sealed: run verify, nothing was archived"
             )));
         }
+        count += 1;
+    }
+    reader.await.map_err(AuditError::unreadable)??;
+    let expected: u64 = written.values().map(Runs::len).sum();
+    if count != expected {
+        return Err(AuditError::unreadable(format!("{count} heartbeats were written, {expected} are there")));
     }
     Ok(expected)
 }

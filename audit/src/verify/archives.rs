@@ -1,9 +1,9 @@
-//! Archived heartbeats: which leaves they are, and, if the files are given, the events themselves.
+//! Archived heartbeats: which leaves they are, and, if the files are given, the events themselves, in their order.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::iter::Peekable;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 
 use uuid::Uuid;
 
@@ -11,6 +11,9 @@ use super::merge::{Hashed, Runs, hash_one};
 use crate::AuditError;
 use crate::export::read_parquet_of;
 use crate::personal::Salts;
+
+/// Events that a file is read ahead of the merge.
+const AHEAD: usize = 1_000;
 
 /// The archives that have leaves of one tenant.
 #[derive(Default)]
@@ -21,23 +24,18 @@ struct Archive {
     runs: Runs,
     salts: Arc<Salts>,
     file: Option<PathBuf>,
-    /// One day's heartbeats of one tenant.
-    loaded: Option<Loaded>,
+    /// The file from where the merge stands; `None`: not opened yet.
+    events: Option<Events>,
 }
 
-/// What a file has.
-#[derive(Default)]
-struct Loaded {
-    by_leaf: HashMap<u64, Hashed>,
-    /// An event that is no leaf of this archive, or stands for one that another event stands for, too.
-    strange: Option<Uuid>,
-}
+/// Events with the leaves that the file says they are.
+type Events = Peekable<mpsc::IntoIter<(Option<u64>, Hashed)>>;
 
 /// What an archive has for a leaf.
 pub(super) enum InFile {
     /// Its file was not given: the leaf's stored hash must do.
     NotGiven,
-    /// Its file was given, or cannot be read, and has no such event.
+    /// Its file was given, or cannot be read, and has no such event there.
     Missing,
     /// The file has this event, too, which was never sealed there.
     Strange(Uuid),
@@ -48,45 +46,52 @@ pub(super) enum InFile {
 impl Archives {
     /// Adds an archive: what it should have, and its file.
     pub(super) fn add(&mut self, tenant_id: Uuid, runs: Runs, salts: Arc<Salts>, file: Option<PathBuf>) {
-        self.0.push(Archive { tenant_id, runs, salts, file, loaded: None });
+        self.0.push(Archive { tenant_id, runs, salts, file, events: None });
     }
 
-    /// The event of a leaf; `None`: the leaf is not archived.
+    /// The event of a leaf; `None`: the leaf is not archived. Leaves are asked for in their order.
     pub(super) fn event(&mut self, index: u64) -> Option<InFile> {
-        let place = self.0.iter().position(|archive| archive.runs.contains(index))?;
-        let archive = &mut self.0[place];
-        let Some(file) = &archive.file else { return Some(InFile::NotGiven) };
-        if archive.loaded.is_none() {
-            archive.loaded = Some(load(file, archive).unwrap_or_else(|error| {
-                tracing::warn!(%error, "an archive cannot be read");
-                Loaded::default()
-            }));
-            // Days overlap by moments only: what lies further back is not asked for again.
-            for old in self.0.iter_mut().take(place.saturating_sub(1)) {
-                old.loaded = None;
-            }
-        }
-        let loaded = self.0[place].loaded.as_mut()?;
-        if let Some(strange) = loaded.strange.take() {
-            return Some(InFile::Strange(strange));
-        }
-        Some(loaded.by_leaf.remove(&index).map_or(InFile::Missing, InFile::Found))
+        let archive = self.0.iter_mut().find(|archive| archive.runs.contains(index))?;
+        Some(archive.event(index))
     }
 }
 
-fn load(file: &PathBuf, archive: &Archive) -> Result<Loaded, AuditError> {
-    let opened = File::open(file).map_err(AuditError::file(file))?;
-    let mut loaded = Loaded::default();
-    read_parquet_of(opened, archive.tenant_id, |event| {
-        let index = event.index.filter(|index| archive.runs.contains(*index));
-        let taken = match index {
-            Some(index) => loaded.by_leaf.insert(index, hash_one(&event, &archive.salts)).is_some(),
-            None => true,
+impl Archive {
+    fn event(&mut self, index: u64) -> InFile {
+        let Some(file) = &self.file else { return InFile::NotGiven };
+        let events = match &mut self.events {
+            Some(events) => events,
+            None => self.events.insert(read(file, self.tenant_id, self.salts.clone())),
         };
-        if taken {
-            loaded.strange.get_or_insert(event.event_id);
+        let Some((_, event)) = events.next_if(|(leaf, _)| *leaf == Some(index)) else {
+            let is_later =
+                |leaf: Option<u64>| leaf.is_some_and(|leaf| leaf > index && self.runs.contains(leaf));
+            return match events.peek() {
+                Some((leaf, event)) if !is_later(*leaf) => InFile::Strange(event.event_id),
+                _ => InFile::Missing,
+            };
+        };
+        if self.runs.end() == index + 1 {
+            if let Some((_, more)) = events.next() {
+                return InFile::Strange(more.event_id);
+            }
         }
-        Ok(())
-    })?;
-    Ok(loaded)
+        InFile::Found(event)
+    }
+}
+
+/// Reads a file ahead, on a thread of its own that ends when nobody listens any more.
+fn read(file: &Path, tenant_id: Uuid, salts: Arc<Salts>) -> Events {
+    let (sender, events) = mpsc::sync_channel(AHEAD);
+    let file = file.to_owned();
+    std::thread::spawn(move || {
+        let each = |event: crate::StoredEvent| {
+            sender.send((event.index, hash_one(&event, &salts))).map_err(AuditError::unreadable)
+        };
+        let opened = File::open(&file).map_err(AuditError::file(&file));
+        if let Err(error) = opened.and_then(|opened| read_parquet_of(opened, tenant_id, each)) {
+            tracing::warn!(%error, "an archive was not read to its end");
+        }
+    });
+    events.into_iter().peekable()
 }

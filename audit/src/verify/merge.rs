@@ -279,6 +279,11 @@ impl Runs {
         self.0.iter().map(|(start, end)| end - start).sum()
     }
 
+    /// The index after the last leaf.
+    pub(crate) fn end(&self) -> u64 {
+        self.0.last().map_or(0, |(_, end)| *end)
+    }
+
     /// Adds an index that is larger than all before it.
     pub(crate) fn push(&mut self, index: u64) {
         match self.0.last_mut() {

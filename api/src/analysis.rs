@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clap::{Args, Subcommand};
 use events::{Database, EventLog, LicenseId, TenantId, Time};
-use projections::{NewLogin, Outcome, ReadModels, WhatIf, WhatIfQuestion};
+use projections::{NewLogin, Outcome, ReadModels, Rebuilt, WhatIf, WhatIfQuestion};
 use serde_json::{Value, json};
 
 use crate::config::DatabaseConfig;
@@ -19,8 +19,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// `rebuild`.
 #[derive(Debug, Clone, Args)]
 pub struct RebuildCommand {
-    /// `tenants`, `licenses`, `sessions`, `denials` or `usage`; those that share a cursor (`directory`: the first two,
-    /// `activity`: the others) are rebuilt together
+    /// `tenants`, `licenses`, `sessions`, `denials` or `usage`: those that share a cursor (`directory`: the first two,
+    /// `activity`: the others) are rebuilt together; or `users`, which is compared with the log and mended in place
     pub projection: String,
     /// Begin anew, rather than go on with what an earlier rebuild has left
     #[arg(long)]
@@ -37,8 +37,17 @@ pub struct RebuildCommand {
 pub async fn rebuild(command: &RebuildCommand) -> anyhow::Result<String> {
     let log = open(&command.database).await?;
     let rebuilt = projections::rebuild(&log, &command.projection, command.fresh).await?;
-    let how = if rebuilt.resumed { "went on with an earlier rebuild" } else { "from the beginning" };
-    Ok(format!("projection {}: switched, {how}, {} pages folded", rebuilt.projection, rebuilt.pages))
+    Ok(match rebuilt {
+        Rebuilt::Switched { projection, resumed, pages } => {
+            let how = if resumed { "went on with an earlier rebuild" } else { "from the beginning" };
+            format!("projection {projection}: switched, {how}, {pages} pages folded")
+        }
+        Rebuilt::Mended { tenants, users } => {
+            format!(
+                "users: compared with the log in {tenants} tenants, {users} were not what it says and are now"
+            )
+        }
+    })
 }
 
 /// `what-if`.
@@ -65,9 +74,21 @@ pub struct WhatIfCommand {
     /// This TTL, instead of the one that there was
     #[arg(long, allow_negative_numbers = true)]
     pub ttl_seconds: Option<i64>,
+    /// How the answer is written
+    #[arg(long, value_enum, default_value = "json")]
+    pub format: WhatIfFormat,
 }
 
-/// Plays a license's history again, with other seats or another TTL. Answers a JSON document.
+/// How an answer to `what-if` is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhatIfFormat {
+    /// One document
+    Json,
+    /// A line for each outcome, and for each user who waited in it
+    Csv,
+}
+
+/// Plays a license's history again, with other seats or another TTL. Answers what is to be printed.
 ///
 /// # Errors
 /// A question without an answer; the database.
@@ -84,7 +105,35 @@ pub async fn what_if(command: &WhatIfCommand) -> anyhow::Result<String> {
         ttl_seconds: command.ttl_seconds,
     };
     let answer = models.what_if(command.tenant, &question).await?;
-    Ok(serde_json::to_string_pretty(&what_if_json(&answer))?)
+    Ok(match command.format {
+        WhatIfFormat::Json => serde_json::to_string_pretty(&what_if_json(&answer))?,
+        WhatIfFormat::Csv => what_if_csv(&answer)?.trim_end().to_owned(),
+    })
+}
+
+/// The answer as CSV: each outcome has a line of its own, without a user, and one for each user who waited in it.
+///
+/// # Errors
+/// None that the memory does not give.
+pub fn what_if_csv(answer: &WhatIf) -> anyhow::Result<String> {
+    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    csv.write_record([
+        "outcome",
+        "user_id",
+        "peak",
+        "peak_demand",
+        "denied",
+        "never_granted",
+        "denial_minutes",
+    ])?;
+    for (name, outcome) in [("as_it_was", &answer.as_it_was), ("what_if", &answer.what_if)] {
+        let Outcome { peak, peak_demand, denied, never_granted, denial_minutes, users } = outcome;
+        csv.serialize((name, "", peak, peak_demand, denied, never_granted, denial_minutes))?;
+        for user in users {
+            csv.serialize((name, &user.user_id, "", "", user.denied, "", user.denial_minutes))?;
+        }
+    }
+    Ok(String::from_utf8(csv.into_inner()?)?)
 }
 
 /// The answer as the API and the command write it.

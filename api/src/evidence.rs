@@ -1,6 +1,7 @@
-//! The commands of auditors and operators: `verify`, `export`, `archive`, `erase`.
+//! The commands of auditors and operators: `verify`, `prove`, `export`, `archive`, `erase`.
 
 mod erase;
+mod prove;
 mod usage;
 
 use std::fs::File;
@@ -18,6 +19,7 @@ use clap::{Args, ValueEnum};
 use events::{Database, EventLog, LicenseId, TenantId, Time};
 
 pub use erase::{EraseOptions, erase};
+pub use prove::{ProveOptions, prove};
 pub use usage::Interval;
 
 use crate::config::DatabaseConfig;
@@ -43,7 +45,7 @@ pub struct VerifyOptions {
     /// Checkpoints and leaf index of that tenant, as `export --what checkpoints` writes them
     #[arg(long, value_name = "FILE")]
     checkpoints: Option<PathBuf>,
-    /// The proof of one event
+    /// The proof of one event, as `prove` and `GET …/events/{event_id}/proof` give it
     #[arg(long, value_name = "FILE")]
     proof: Option<PathBuf>,
     /// A concurrency certificate, to prove by `--export`

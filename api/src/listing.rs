@@ -15,6 +15,7 @@ use poem_openapi::registry::{
     MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
 };
 use poem_openapi::types::{ToJSON, Type};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -147,7 +148,10 @@ impl<T: CsvRow> Listing<T> {
     pub fn all(
         format: Format,
         rows: impl FnOnce(&mut dyn FnMut(T) -> bool) -> bool + Send + 'static,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, Problem>
+    where
+        T: Serialize,
+    {
         let permit = permit()?;
         let (chunks, made) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(2);
         let handle = tokio::runtime::Handle::current();
@@ -239,7 +243,7 @@ fn lines<T: CsvRow>(format: Format, rows: &[T], is_first: bool) -> std::io::Resu
         }
         return Ok(out);
     }
-    let mut csv = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(out);
+    let mut csv = csv_writer(out);
     if is_first {
         csv.write_record(T::COLUMNS)?;
     }
@@ -250,16 +254,41 @@ fn lines<T: CsvRow>(format: Format, rows: &[T], is_first: bool) -> std::io::Resu
     csv.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
 }
 
-fn part<T: CsvRow>(format: Format, rows: &[T], is_first: bool, is_last: bool) -> std::io::Result<Vec<u8>> {
+/// A part of a list that is made row by row. It may have half a million: each goes straight into the text.
+fn part<T: CsvRow + Serialize>(
+    format: Format,
+    rows: &[T],
+    is_first: bool,
+    is_last: bool,
+) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(rows.len() * 256);
     match format {
-        Format::Json => whole_json(rows, is_first, is_last),
-        _ => lines(format, rows, is_first),
+        Format::Json => whole_json(&mut out, rows, is_first, is_last)?,
+        Format::Ndjson => {
+            for row in rows {
+                serde_json::to_writer(&mut out, row)?;
+                out.push(b'\n');
+            }
+        }
+        Format::Csv => {
+            let mut csv = csv_writer(&mut out);
+            if is_first {
+                csv.write_record(T::COLUMNS)?;
+            }
+            rows.iter().try_for_each(|row| csv.serialize(row))?;
+            csv.flush()?;
+        }
     }
+    Ok(out)
 }
 
 /// A part of one JSON document that holds all of a list.
-fn whole_json<T: CsvRow>(rows: &[T], is_first: bool, is_last: bool) -> std::io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(rows.len() * 256);
+fn whole_json<T: Serialize>(
+    out: &mut Vec<u8>,
+    rows: &[T],
+    is_first: bool,
+    is_last: bool,
+) -> std::io::Result<()> {
     if is_first {
         out.extend_from_slice(b"{\"items\":[");
     }
@@ -267,12 +296,17 @@ fn whole_json<T: CsvRow>(rows: &[T], is_first: bool, is_last: bool) -> std::io::
         if n > 0 || !is_first {
             out.push(b',');
         }
-        serde_json::to_writer(&mut out, &json_of(row))?;
+        serde_json::to_writer(&mut *out, row)?;
     }
     if is_last {
         out.extend_from_slice(b"],\"next\":null}");
     }
-    Ok(out)
+    Ok(())
+}
+
+/// As RFC 4180 has it; whoever writes rows writes the header.
+fn csv_writer<W: std::io::Write>(out: W) -> csv::Writer<W> {
+    csv::WriterBuilder::new().has_headers(false).terminator(csv::Terminator::CRLF).from_writer(out)
 }
 
 /// A field as CSV has it: nothing for null, words of a list with spaces between, JSON for what is left.

@@ -6,7 +6,7 @@ use anyhow::Context;
 use api::analysis::{AnalystLoginCommand, RebuildCommand, WhatIfCommand};
 use api::config::{DatabaseConfig, ProjectConfig, ServeConfig, one_line};
 use api::dev::DevConfig;
-use api::evidence::{ArchiveOptions, EraseOptions, ExportOptions, VerifyOptions};
+use api::evidence::{ArchiveOptions, EraseOptions, ExportOptions, ProveOptions, VerifyOptions};
 use api::keys::KeysCommand;
 use api::replay::{self, ReplayCommand};
 use api::verify_token::VerifyTokenConfig;
@@ -42,6 +42,8 @@ enum Command {
     Replay(ReplayCommand),
     /// Recompute the log, an export or a proof against its signed checkpoints, and name what is not as it was sealed
     Verify(Box<VerifyOptions>),
+    /// The proof that one event is in the sealed log, archived heartbeats included: what `verify --proof` reads
+    Prove(ProveOptions),
     /// Write a tenant's events or checkpoints to a file
     Export(Box<ExportOptions>),
     /// Move heartbeats of days long ago out of the database into Parquet files; runs as the owner, like `migrate`
@@ -102,6 +104,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("{}", verify_token::run(&config).await?);
         }
         Command::Verify(options) => return evidence::verify(*options).await,
+        Command::Prove(options) => println!("{}", evidence::prove(&options).await?),
         Command::Export(options) => evidence::export(*options).await?,
         Command::Erase(options) => evidence::erase(options).await?,
         Command::Archive(options) => evidence::archive(options).await?,

@@ -12,7 +12,7 @@
 //! | GET …/state | `routes/state.rs` |
 //! | GET …/usage, …/denials | `routes/usage.rs` |
 //! | GET …/usage/what-if | `routes/what_if.rs` |
-//! | GET /api/v1/checkpoints, …/checkpoints, …/events/{event_id}/proof, …/certificate | `routes/checkpoints.rs` |
+//! | GET /api/v1/checkpoints, /api/v1/checkpoints/keys, …/checkpoints, …/events/{event_id}/proof, …/certificate | `routes/checkpoints.rs` |
 //! | GET /health, /ready | `routes/health.rs` |
 //! | GET /openapi.json, /docs | here |
 
@@ -63,6 +63,7 @@ const PATTERNS: &[(&str, &str)] = &[
     ("/api/v1/tenants/{tenant_id}/certificate", "GET"),
     ("/api/v1/tenants/{tenant_id}/checkpoints", "GET"),
     ("/api/v1/checkpoints", "GET"),
+    ("/api/v1/checkpoints/keys", "GET"),
     ("/health", "GET"),
     ("/ready", "GET"),
     ("/openapi.json", "GET"),

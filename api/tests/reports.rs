@@ -319,6 +319,16 @@ async fn usage_and_denials_say_what_clients_did() {
     let what_if = json_of(&app, &format!("{}/usage/what-if?seats=3", own(&tenant)), &analyst).await;
     assert_eq!((&what_if["as_it_was"]["denied"], &what_if["what_if"]["denied"]), (&json!(1), &json!(0)));
     assert_eq!(what_if["license_id"], first);
+    let path = format!("{}/usage/what-if?seats=3", own(&tenant));
+    let table = accept(&app, &path, &analyst, "text/csv").await;
+    assert_eq!(table.headers()["content-type"], "text/csv");
+    let table = table.text().await.unwrap();
+    let waited: Vec<&str> = table.lines().collect();
+    assert!(waited[0].starts_with("outcome,user_id,"), "{table}");
+    assert!(waited[1].starts_with("as_it_was,,2,3,1,0,"), "{table}");
+    assert!(waited[2].starts_with("as_it_was,carol,,,1,,"), "{table}");
+    assert!(waited[3].starts_with("what_if,,3,3,0,0,0"), "{table}");
+    assert_eq!(waited.len(), 4, "{table}");
 }
 
 #[tokio::test]

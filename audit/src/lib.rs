@@ -35,7 +35,10 @@ pub use hex::Hex;
 pub use keys::PublicKeys;
 pub use notary::{Notary, Round};
 pub use personal::{MissingSalt, Salts};
-pub use read::{EventProof, event_proof, list_checkpoints, list_tenant_checkpoints, tenant_checkpoint};
+pub use read::{
+    EventProof, archived_proof, checkpoint_keys, event_proof, list_checkpoints, list_tenant_checkpoints,
+    tenant_checkpoint,
+};
 pub use stored::StoredEvent;
 pub use verify::{
     Finding, Kept, OfflineOptions, OnlineOptions, Report, Wrong, read_kept, verify_database, verify_export,

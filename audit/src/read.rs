@@ -1,16 +1,19 @@
 //! What is asked of the notary: checkpoints, a tenant's head with its path, the proof of an event.
 
-use events::{EventLog, Position, TenantId};
+use events::{EventLog, TenantId};
 use merkle::{Digest, Node, Span, inclusion_spans, verify_inclusion};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::blind::{Seal, Secret};
 use crate::checkpoint::{Checkpoint, TenantCheckpoint, TenantHead};
+use crate::export::read_parquet_of;
 use crate::notary::STORED_LEVELS;
 use crate::personal::Salts;
 use crate::store::{self, checkpoint_of, head_of};
 use crate::stored::{COLUMNS, StoredEvent};
+use crate::verify::Runs;
 use crate::{AuditError, Hex, leaf_of};
 
 /// Public checkpoints after a number, at most `limit`.
@@ -23,6 +26,16 @@ pub async fn list_checkpoints(log: &EventLog, after: u64, limit: u32) -> Result<
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let rows = client.query(&sql, &[&after, &i64::from(limit)]).await?;
     rows.iter().map(checkpoint_of).collect()
+}
+
+/// The public keys, in PEM, of every key that ever signed a checkpoint, by id: also of those that were retired.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn checkpoint_keys(log: &EventLog) -> Result<Vec<(String, String)>, AuditError> {
+    let client = log.database().get().await?;
+    let rows = client.query("select kid, public_key from checkpoint_keys order by kid", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// A tenant's head below a public checkpoint, with its path; the latest without a number. `None`: there is none.
@@ -148,13 +161,73 @@ pub async fn event_proof(
          where event_id = $1 and class in ('decision', 'denial', 'heartbeat') and tenant_id = $2"
     );
     let Some(row) = client.query_opt(&sql, &[&event_id, &tenant_id.0]).await? else { return Ok(None) };
-    let (mut event, place) = StoredEvent::of_row(&row);
-    let Some((index, leaf)) = leaf_at(&client, tenant_id, event_id, place).await? else { return Ok(None) };
-    let size = checkpoint.head.size;
-    let Some(spans) = inclusion_spans(index, size) else { return Ok(None) };
+    let (event, place) = StoredEvent::of_row(&row);
+    let leaves = client
+        .query_opt(
+            "select first, event_ids, hashes from leaves
+             where tenant_id = $1 and (xid, position) >= ($2::bigint::text::xid8, $3)
+             order by leaves.xid, leaves.position limit 1",
+            &[&tenant_id.0, &place.xid, &place.position],
+        )
+        .await?;
+    let Some(leaf) = leaves.and_then(|row| leaf_in(&row, event_id)) else { return Ok(None) };
+    proof_of(&client, event, leaf, checkpoint).await
+}
+
+/// The proof of an archived heartbeat, out of its file in a folder. `None`: there is no such event in a leaf that is
+/// archived. Reads the tenant's leaf index from its beginning, and the file.
+///
+/// # Errors
+/// When the database cannot be asked, or the file not be read.
+pub async fn archived_proof(
+    log: &EventLog,
+    tenant_id: TenantId,
+    event_id: Uuid,
+    folder: &std::path::Path,
+) -> Result<Option<EventProof>, AuditError> {
+    let Some(checkpoint) = tenant_checkpoint(log, tenant_id, None).await? else { return Ok(None) };
+    let client = log.database().get().await?;
+    let rows = client
+        .query(
+            "select first, event_ids, hashes from leaves where tenant_id = $1 and position($2::bytea in event_ids) > 0",
+            &[&tenant_id.0, &event_id.as_bytes().as_slice()],
+        )
+        .await?;
+    let Some(leaf) = rows.iter().find_map(|row| leaf_in(row, event_id)) else { return Ok(None) };
+    let archives =
+        client.query("select name, runs from archived_leaves where tenant_id = $1", &[&tenant_id.0]).await?;
+    let archive = archives.iter().find(|row| Runs::from_bytes(row.get(1)).contains(leaf.0));
+    let Some(name) = archive.map(|row| row.get::<_, &str>(0)) else { return Ok(None) };
+    let file = folder.join(format!("{name}.parquet"));
+    let event = tokio::task::spawn_blocking(move || {
+        let opened = std::fs::File::open(&file).map_err(AuditError::file(&file))?;
+        let mut found = None;
+        read_parquet_of(opened, tenant_id.0, |event| {
+            if event.event_id == event_id {
+                found = Some(event);
+            }
+            Ok(())
+        })?;
+        found.ok_or_else(|| {
+            AuditError::unreadable(format!("{} does not have event {event_id}: run verify", file.display()))
+        })
+    });
+    let event = event.await.map_err(AuditError::unreadable)??;
+    proof_of(&client, event, leaf, checkpoint).await
+}
+
+/// The path of a leaf to the root of a head, and what its event is shown with.
+async fn proof_of(
+    client: &deadpool_postgres::Object,
+    mut event: StoredEvent,
+    (index, leaf): (u64, Digest),
+    checkpoint: TenantCheckpoint,
+) -> Result<Option<EventProof>, AuditError> {
+    let tenant_id = TenantId(event.tenant_id);
+    let Some(spans) = inclusion_spans(index, checkpoint.head.size) else { return Ok(None) };
     let mut path = Vec::with_capacity(spans.len());
     for span in spans {
-        path.push(Hex(span_root(&client, tenant_id, span).await?));
+        path.push(Hex(span_root(client, tenant_id, span).await?));
     }
     let subjects: Vec<&str> = crate::personal::subjects(&event).collect();
     let rows = client
@@ -168,24 +241,11 @@ pub async fn event_proof(
     Ok(Some(EventProof { event, leaf: Hex(leaf), path, checkpoint }))
 }
 
-/// Index and hash of an event's leaf.
-async fn leaf_at(
-    client: &deadpool_postgres::Object,
-    tenant_id: TenantId,
-    event_id: Uuid,
-    place: Position,
-) -> Result<Option<(u64, Digest)>, AuditError> {
-    let row = client
-        .query_opt(
-            "select first, event_ids, hashes from leaves
-             where tenant_id = $1 and (xid, position) >= ($2::bigint::text::xid8, $3)
-             order by leaves.xid, leaves.position limit 1",
-            &[&tenant_id.0, &place.xid, &place.position],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let found = (0..).zip(crate::verify::leaves(row.get(1), row.get(2))).find(|(_, (id, _))| *id == event_id);
-    Ok(found.map(|(n, (_, hash))| (store::number(row.get(0)) + n, hash)))
+/// Index and hash of an event's leaf in a row of the leaf index.
+fn leaf_in(row: &Row, event_id: Uuid) -> Option<(u64, Digest)> {
+    let first = store::number(row.get(0));
+    let mut leaves = (first..).zip(crate::verify::leaves(row.get(1), row.get(2)));
+    leaves.find(|(_, (id, _))| *id == event_id).map(|(index, (_, hash))| (index, hash))
 }
 
 /// The root over a span, from stored subtrees and leaves.

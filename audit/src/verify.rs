@@ -42,6 +42,8 @@ pub enum Wrong {
     SaltMissing,
     /// Events, or the leaf index, were rewritten: the sealed root is another.
     Rewritten,
+    /// What is kept beside the log, to decide by, is not what the log says.
+    StateChanged,
     /// A checkpoint or head is not what was signed, or what the one after it names.
     CheckpointChanged,
     /// A checkpoint or head is missing, or the chain was rewound.
@@ -58,6 +60,7 @@ impl fmt::Display for Wrong {
             Self::Cut => "cut from the end",
             Self::SaltMissing => "salt missing",
             Self::Rewritten => "rewritten",
+            Self::StateChanged => "state changed",
             Self::CheckpointChanged => "checkpoint changed",
             Self::CheckpointMissing => "checkpoint missing",
         })

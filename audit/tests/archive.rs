@@ -79,6 +79,27 @@ async fn a_day_is_archived_and_the_log_still_verifies() {
         with.findings
     );
 
+    // What was archived is still proven, by its file.
+    let archived = sealed.world.superuser().await;
+    let sql = "select encode(substr(event_ids, 16 * n + 1, 16), 'hex')::uuid
+               from leaves, generate_series(0, length(event_ids) / 16 - 1) n
+               where tenant_id = $1 and not exists (
+                 select from events where event_id = encode(substr(event_ids, 16 * n + 1, 16), 'hex')::uuid)";
+    let gone: Vec<Uuid> =
+        archived.query(sql, &[&pool.tenant_id.0]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(gone.len(), 3);
+    for event in gone {
+        let log = &sealed.world.log;
+        assert_eq!(audit::event_proof(log, pool.tenant_id, event).await.unwrap(), None);
+        let proof = audit::archived_proof(log, pool.tenant_id, event, folder.path()).await.unwrap().unwrap();
+        assert_eq!(proof.event.event_id, event);
+        assert_eq!(proof.check(&sealed.signer.keys()).unwrap(), Ok(()));
+        let elsewhere = audit::archived_proof(log, pool.tenant_id, event, Path::new("/nowhere")).await;
+        assert!(elsewhere.is_err(), "its file is not there");
+    }
+    let nobody = audit::archived_proof(&sealed.world.log, pool.tenant_id, Uuid::from_u128(7), folder.path());
+    assert_eq!(nobody.await.unwrap(), None);
+
     // An export verifies too, and life goes on.
     let mut events = Ndjson(Vec::new());
     audit::export_events(&sealed.world.log, pool.tenant_id, &mut events).await.unwrap();
@@ -138,7 +159,11 @@ async fn who_is_erased_leaves_the_archives_too_and_their_files_still_verify() {
     // A seat that is held, a folder that is not given, a file that is not there: nothing is changed.
     let refused = ada(Some(folder.path())).await.unwrap_err();
     assert!(refused.to_string().contains("remove the user first"), "{refused}");
-    sealed.world.as_superuser("delete from seats; update users set removed = true").await;
+    let removed = format!(
+        "delete from seats; update users set removed = true where user_id = 'ada' and tenant_id = '{}'",
+        pool.tenant_id
+    );
+    sealed.world.as_superuser(&removed).await;
     let refused = ada(None).await.unwrap_err();
     assert!(refused.to_string().contains(DAY), "{refused}");
     let elsewhere = tempfile::tempdir().unwrap();

@@ -249,3 +249,58 @@ async fn checkpoints_cannot_be_edited_or_rewound() {
     let report = sealed.verify(OnlineOptions { kept, ..OnlineOptions::default() }).await;
     assert_eq!(report.findings[0].wrong, Wrong::CheckpointMissing, "{:?}", report.findings);
 }
+
+#[tokio::test]
+async fn what_is_kept_beside_the_log_must_be_what_it_says() {
+    let (sealed, one, other) = two_tenants().await;
+    sealed.tamper("create table kept.users as table users; create table kept.seats as table seats").await;
+    let holder = "session_id = (select session_id from seats order by started_at limit 1)";
+    for (what, sql) in [
+        ("a role", "update users set roles = '{tenant_admin}' where user_id = 'bob'".to_owned()),
+        ("an email", "update users set email = 'x@example.com' where user_id = 'bob'".to_owned()),
+        ("a removal", "update users set removed = true where user_id = 'bob'".to_owned()),
+        ("a user that is gone", "delete from users where user_id = 'bob'".to_owned()),
+        (
+            "a user that never came",
+            "insert into users select distinct tenant_id, 'mallory', null, '{}'::text[], false, now(), now() from users"
+                .to_owned(),
+        ),
+        ("a seat of nobody", format!("update seats set session_id = gen_random_uuid() where {holder}")),
+        (
+            "a seat that was given back",
+            format!(
+                "update seats set session_id = (select session_id from events where type = 'seat_released'
+                   and tenant_id = seats.tenant_id limit 1) where {holder}"
+            ),
+        ),
+    ] {
+        sealed.tamper(sql.as_str()).await;
+        let findings = sealed.verify(OnlineOptions::default()).await.findings;
+        assert!(!findings.is_empty(), "{what}");
+        for finding in findings {
+            assert_eq!(finding.wrong, Wrong::StateChanged, "{what}: {finding}");
+        }
+        sealed
+            .tamper(
+                "truncate users, seats; insert into users select * from kept.users;
+                 insert into seats select * from kept.seats",
+            )
+            .await;
+    }
+    assert_eq!(sealed.verify(OnlineOptions::default()).await.findings, []);
+
+    // A seat that is missing grants nobody anything: it is said, and is no finding.
+    sealed.tamper(&format!("delete from seats where {holder}")).await;
+    let report = sealed.verify(OnlineOptions::default()).await;
+    assert_eq!(report.findings, []);
+    let of = [one, other].map(|pool| pool.tenant_id.to_string());
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("no row in table seats")
+                && of.iter().any(|tenant| note.contains(tenant))),
+        "{:?}",
+        report.notes
+    );
+}

@@ -3,6 +3,9 @@
 //!
 //! A rebuild that is killed goes on where it was when it is called again: its tables and its cursor are as far as each
 //! other, whatever happens. The tables that are read are untouched until the switch.
+//!
+//! `users` is another matter: `append` keeps it in the events' own transactions, so it is compared with the log and mended
+//! in place, a tenant at a time.
 
 use std::time::Duration;
 
@@ -26,18 +29,28 @@ const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Read models that can be asked to be rebuilt. Those of one projection are rebuilt together: they share a cursor.
-pub const READ_MODELS: [&str; 7] =
-    ["tenants", "licenses", "directory", "sessions", "denials", "usage", "activity"];
+pub const READ_MODELS: [&str; 8] =
+    ["tenants", "licenses", "directory", "sessions", "denials", "usage", "activity", "users"];
 
 /// What a rebuild did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// The projection: `directory` or `activity`.
-    pub projection: &'static str,
-    /// It went on with what an earlier rebuild had left.
-    pub resumed: bool,
-    /// Pages folded by this call.
-    pub pages: u64,
+pub enum Rebuilt {
+    /// A projection was folded anew and switched.
+    Switched {
+        /// The projection: `directory` or `activity`.
+        projection: &'static str,
+        /// It went on with what an earlier rebuild had left.
+        resumed: bool,
+        /// Pages folded by this call.
+        pages: u64,
+    },
+    /// `users` were compared with the log.
+    Mended {
+        /// Tenants whose users were compared.
+        tenants: u64,
+        /// Users that were not what the log says, and are now.
+        users: u64,
+    },
 }
 
 /// Rebuilds the projection that a read model belongs to.
@@ -46,6 +59,7 @@ pub struct Rebuilt {
 /// An unknown name; the database, or tables that stay busy. What was folded so far is kept for the next call.
 pub async fn rebuild(log: &EventLog, name: &str, fresh: bool) -> Result<Rebuilt, QueryError> {
     let projection = match name {
+        "users" => return mend_users(log).await,
         "tenants" | "licenses" | "directory" => Projection::Directory,
         "sessions" | "denials" | "usage" | "activity" => Projection::Activity,
         _ => {
@@ -65,7 +79,10 @@ pub async fn rebuild(log: &EventLog, name: &str, fresh: bool) -> Result<Rebuilt,
     let mut pages = catch_up(log, projection).await?;
     for _ in 0..ATTEMPTS {
         match switch(log, projection).await {
-            Ok(more) => return Ok(Rebuilt { projection: projection.name(), resumed, pages: pages + more }),
+            Ok(more) => {
+                let pages = pages + more;
+                return Ok(Rebuilt::Switched { projection: projection.name(), resumed, pages });
+            }
             Err(QueryError::Log(error)) if error.is_retryable() => {
                 tracing::info!(%error, "the switch is tried again");
                 tokio::time::sleep(PAUSE).await;
@@ -77,6 +94,19 @@ pub async fn rebuild(log: &EventLog, name: &str, fresh: bool) -> Result<Rebuilt,
     Err(QueryError::Log(events::LogError::Unavailable(
         "the tables are busy: long questions or another rebuild keep them from being switched".to_owned(),
     )))
+}
+
+/// Makes every tenant's users what the log says.
+async fn mend_users(log: &EventLog) -> Result<Rebuilt, QueryError> {
+    let client = log.database().get().await?;
+    let tenants = client.query("select stream_id from streams where product is null", &[]).await?;
+    let mend = client.prepare_cached("select rebuild_users($1)").await?;
+    let mut users = 0;
+    for tenant in &tenants {
+        let mended: i64 = client.query_one(&mend, &[&tenant.get::<_, uuid::Uuid>(0)]).await?.get(0);
+        users += mended.unsigned_abs();
+    }
+    Ok(Rebuilt::Mended { tenants: tenants.len() as u64, users })
 }
 
 /// Folds into the new tables until there is nothing more.

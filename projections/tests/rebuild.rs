@@ -7,7 +7,8 @@ mod support;
 use std::time::Duration;
 
 use events::SessionId;
-use projections::{SessionFilter, rebuild};
+use projections::{Rebuilt, SessionFilter, rebuild};
+use serde_json::json;
 use support::{Pool, World, at, time};
 
 const TABLES: [&str; 7] = [
@@ -57,7 +58,7 @@ async fn damaged_tables_come_back_as_they_were() {
         .unwrap();
     for name in ["usage", "tenants"] {
         let rebuilt = rebuild(&world.log, name, false).await.unwrap();
-        assert!(!rebuilt.resumed && rebuilt.pages > 0, "{rebuilt:?}");
+        assert!(matches!(rebuilt, Rebuilt::Switched { resumed: false, pages: 1.., .. }), "{rebuilt:?}");
     }
     assert_eq!(everything(&world).await, before);
     // A view over a table shows the new one.
@@ -99,4 +100,44 @@ async fn killed_again_and_again_while_the_log_grows_it_ends_with_the_same_rows()
     let live = everything(&world).await;
     rebuild(&world.log, "activity", true).await.unwrap();
     assert_eq!(everything(&world).await, live);
+}
+
+#[tokio::test]
+async fn users_come_back_as_the_log_has_them() {
+    let world = World::new().await;
+    let pool = world.pool(3, time("2026-03-01T08:00:00Z")).await;
+    let at = |n: i64| at(time("2026-03-01T09:00:00Z").millis() + n);
+    let (add, change) = ("user_added", "user_updated");
+    world
+        .tell(&[
+            pool.user(add, "ada", at(0), json!({"email": "ada@example.com", "roles": [], "reason": "admin"})),
+            pool.user(add, "bob", at(1), json!({"email": null, "roles": ["analyst"], "reason": "admin"})),
+            pool.user(add, "eve", at(2), json!({"email": null, "roles": [], "reason": "first_acquire"})),
+            pool.user(change, "ada", at(3), json!({"roles": ["tenant_admin", "auditor"]})),
+            pool.user(change, "bob", at(4), json!({"email": "bob@example.com"})),
+            pool.user("user_removed", "eve", at(5), json!({})),
+            pool.user("user_removed", "bob", at(6), json!({})),
+            pool.user(add, "bob", at(7), json!({"email": null, "roles": [], "reason": "admin"})),
+        ])
+        .await;
+    let all = async || -> Vec<String> {
+        let sql = "select concat_ws(' ', user_id, coalesce(email, '-'), roles::text, removed) from users order by user_id";
+        world.superuser().await.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    let mended = |users| Rebuilt::Mended { tenants: 1, users };
+    let expected = ["ada ada@example.com {tenant_admin,auditor} f", "bob - {} f", "eve - {} t"];
+    assert_eq!(rebuild(&world.log, "users", false).await.unwrap(), mended(3));
+    assert_eq!(all().await, expected);
+    assert_eq!(rebuild(&world.log, "users", false).await.unwrap(), mended(0));
+    world
+        .superuser()
+        .await
+        .batch_execute(
+            "update users set roles = '{}' where user_id = 'ada'; delete from users where user_id = 'eve';
+             insert into users select tenant_id, 'mallory', null, '{}', false, now(), now() from users where user_id = 'ada'",
+        )
+        .await
+        .unwrap();
+    assert_eq!(rebuild(&world.log, "users", false).await.unwrap(), mended(3));
+    assert_eq!(all().await, expected);
 }

@@ -9,10 +9,12 @@ use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::keys::JwkSet;
 use super::shared::page_limit;
 use crate::app::App;
 use crate::auth::{Credentials, Role};
 use crate::problem::Problem;
+use crate::signing::PublicKey;
 
 /// Who may read a tenant's evidence.
 const READERS: [Role; 2] = [Role::TenantAdmin, Role::Auditor];
@@ -44,6 +46,22 @@ impl Checkpoints {
         let (after, limit) = (number_after(after.0.as_deref())?, page_limit(limit.0.as_deref())?);
         let found = audit::list_checkpoints(self.0.log(), after, limit as u32 + 1).await.map_err(problem)?;
         Ok(Json(page(&found, limit, |one| one.number)))
+    }
+
+    /// Every key that ever signed a checkpoint, also those that were retired since
+    ///
+    /// A retired key verifies what it signed before; whether a checkpoint is from before, the chain says.
+    #[oai(path = "/api/v1/checkpoints/keys", method = "get", operation_id = "checkpoint_keys")]
+    async fn keys(&self) -> Result<Json<JwkSet>, Problem> {
+        let known = audit::checkpoint_keys(self.0.log()).await.map_err(problem)?;
+        let jwk = |(kid, pem): &(String, String)| match PublicKey::from_pem(pem) {
+            Ok(key) => Some(Any(key.jwk())),
+            Err(error) => {
+                tracing::error!(%kid, %error, "a stored key of checkpoints cannot be read");
+                None
+            }
+        };
+        Ok(Json(JwkSet { keys: known.iter().filter_map(jwk).collect() }))
     }
 
     /// A tenant's own checkpoints, each with the path to the public one that covers it

@@ -31,9 +31,9 @@ struct PublicKeyBody {
 
 /// A JWK set (RFC 7517).
 #[derive(Object)]
-struct JwkSet {
+pub(super) struct JwkSet {
     /// RSA keys for RS256
-    keys: Vec<Any<Value>>,
+    pub(super) keys: Vec<Any<Value>>,
 }
 
 /// What a client may keep for a while, and ask about with If-None-Match.

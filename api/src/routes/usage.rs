@@ -6,6 +6,7 @@ use events::{TenantId, Time, UserId};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::{Object, OpenApi};
 use projections::{Bucket, Denial, DenialFilter, UsageItem, UsageRange};
+use serde::Serialize;
 
 use super::shared::{own_license, page_limit, range, time};
 use crate::app::App;
@@ -17,7 +18,7 @@ use crate::problem::Problem;
 pub struct Reports(pub App);
 
 /// Usage in one bucket.
-#[derive(Object)]
+#[derive(Object, Serialize)]
 #[oai(rename = "Usage")]
 struct UsageView {
     from: String,

@@ -1,14 +1,19 @@
 //! What would have been with other seats, or another TTL.
 
 use events::Time;
+use poem::http::{HeaderValue, header};
+use poem::{IntoResponse, Response};
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{Object, OpenApi};
+use poem_openapi::registry::{MetaMediaType, MetaResponses, MetaSchema, MetaSchemaRef, Registry};
+use poem_openapi::{ApiResponse, Object, OpenApi};
 use projections::{Outcome, WhatIfQuestion};
 
 use super::shared::{own_license, time};
+use crate::analysis::what_if_csv;
 use crate::app::App;
 use crate::auth::{Credentials, Role};
+use crate::listing::Format;
 use crate::problem::Problem;
 
 /// How long before `to` a range begins that does not say.
@@ -63,6 +68,40 @@ struct WhatIfView {
     what_if: OutcomeView,
 }
 
+/// The answer as the caller's `Accept` prefers it.
+enum WhatIfAnswer {
+    Json(WhatIfView),
+    Csv(String),
+}
+
+impl IntoResponse for WhatIfAnswer {
+    fn into_response(self) -> Response {
+        let mut response = match self {
+            Self::Json(view) => Json(view).into_response(),
+            Self::Csv(text) => Response::builder().content_type("text/csv").body(text),
+        };
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+        response
+    }
+}
+
+impl ApiResponse for WhatIfAnswer {
+    fn meta() -> MetaResponses {
+        let mut responses = <Json<WhatIfView> as ApiResponse>::meta();
+        for response in &mut responses.responses {
+            response.description =
+                "Both outcomes; as CSV a line each, and one for each user who waited in it";
+            let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new("string")));
+            response.content.push(MetaMediaType { content_type: "text/csv", schema });
+        }
+        responses
+    }
+
+    fn register(registry: &mut Registry) {
+        <Json<WhatIfView> as ApiResponse>::register(registry);
+    }
+}
+
 #[OpenApi]
 impl WhatIfs {
     /// A license's own history with other seats, or another TTL
@@ -73,6 +112,7 @@ impl WhatIfs {
     async fn what_if(
         &self,
         credentials: Credentials,
+        format: Format,
         tenant_id: Path<String>,
         /// So many seats all the time; as many as there were if left out
         seats: Query<Option<String>>,
@@ -84,7 +124,7 @@ impl WhatIfs {
         to: Query<Option<String>>,
         /// The license; the tenant's first if left out
         license_id: Query<Option<String>>,
-    ) -> Result<Json<WhatIfView>, Problem> {
+    ) -> Result<WhatIfAnswer, Problem> {
         let app = &self.0;
         let caller = app.authenticator.verify(credentials.token(None)).await?;
         let readers = [Role::TenantAdmin, Role::Analyst];
@@ -102,7 +142,14 @@ impl WhatIfs {
             ttl_seconds: number("ttl_seconds", ttl_seconds.0)?,
         };
         let answer = app.read_models.what_if(tenant_id, &question).await?;
-        Ok(Json(WhatIfView {
+        if format == Format::Csv {
+            let text = what_if_csv(&answer).map_err(|error| {
+                tracing::error!(%error, "CSV was not written");
+                Problem::Internal
+            })?;
+            return Ok(WhatIfAnswer::Csv(text));
+        }
+        Ok(WhatIfAnswer::Json(WhatIfView {
             license_id: answer.license_id.to_string(),
             from: answer.from.to_string(),
             to: answer.to.to_string(),

@@ -248,7 +248,10 @@ async fn check_tenant(
             "it was never sealed, and stands before the place up to which the log was sealed".to_owned();
         return Ok(Some(merge.about(Wrong::Inserted, Some(extra.event_id), Some(merge.size()), detail)));
     }
-    check_streams(&client, tenant_id).await
+    if let Some(finding) = check_streams(&client, tenant_id).await? {
+        return Ok(Some(finding));
+    }
+    check_state(&client, tenant_id, report).await
 }
 
 async fn explain(client: &Object, merge: &Merge, parting: &Parting) -> Result<Finding, AuditError> {
@@ -294,6 +297,62 @@ async fn check_streams(client: &Object, tenant_id: Uuid) -> Result<Option<Findin
             ),
         }
     }))
+}
+
+/// What `append` keeps beside the log to decide by: who is a member, and who holds a seat. Each question is one statement,
+/// so that it sees both as of one instant.
+async fn check_state(
+    client: &Object,
+    tenant_id: Uuid,
+    report: &mut Report,
+) -> Result<Option<Finding>, AuditError> {
+    let state = |detail: String| Finding {
+        tenant_id: Some(tenant_id),
+        wrong: Wrong::StateChanged,
+        event_id: None,
+        index: None,
+        checkpoint: None,
+        detail,
+    };
+    let user = client.query_opt("select u from users_unlike_log($1) u limit 1", &[&tenant_id]).await?;
+    if let Some(user) = user {
+        let user: &str = user.get(0);
+        return Ok(Some(state(format!(
+            "user {user:?} of table users is not what its events say: see `rebuild users`"
+        ))));
+    }
+    let seat = client
+        .query_opt(
+            "select s.session_id from seats s
+             where s.tenant_id = $1 and 'seat_acquired' is distinct from
+               (select e.type from events_decision e where e.session_id = s.session_id order by e.version desc limit 1)
+             limit 1",
+            &[&tenant_id],
+        )
+        .await?;
+    if let Some(seat) = seat {
+        let session: Uuid = seat.get(0);
+        return Ok(Some(state(format!(
+            "session {session} has a row in table seats, and does not live by its events"
+        ))));
+    }
+    let without: i64 = client
+        .query_one(
+            "select count(*)
+             from (select session_id from events_decision where tenant_id = $1 and session_id is not null
+                   group by session_id having bool_and(type = 'seat_acquired')) live
+             where not exists (select from seats s where s.session_id = live.session_id)",
+            &[&tenant_id],
+        )
+        .await?
+        .get(0);
+    if without > 0 {
+        report.notes.push(format!(
+            "tenant {tenant_id}: {without} sessions live by their events and have no row in table seats: they \
+             neither expire nor can be released"
+        ));
+    }
+    Ok(None)
 }
 
 async fn salts_of(client: &Object, tenant_id: Uuid) -> Result<Salts, AuditError> {

@@ -153,6 +153,12 @@ impl Pool {
         Told { stream_id: self.tenant_id.0, ..self.told("tenant_created", at, data) }
     }
 
+    /// An event about a member of the tenant.
+    pub fn user(self, event_type: &'static str, user: &str, at: Time, data: Value) -> Told {
+        let told = self.told(event_type, at, data);
+        Told { stream_id: self.tenant_id.0, user_id: Some(user.to_owned()), ..told }
+    }
+
     pub fn license_issued(self, product: &str, seats: i64, at: Time) -> Told {
         let data = json!({"product": product, "plan": "team", "seats_total": seats, "active": true, "features": [],
                           "valid_from": null, "valid_until": null, "offline_grace_seconds": null});

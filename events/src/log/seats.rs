@@ -37,16 +37,7 @@ impl EventLog {
     /// When the database cannot be asked.
     pub async fn lapsed_pools(&self, slack_ms: i64, limit: i64) -> Result<Vec<LicenseId>, LogError> {
         let client = self.database.get().await?;
-        let statement = client
-            .prepare_cached(
-                "select distinct s.stream_id from seats s cross join beacon b
-                 where s.due < now() - make_interval(secs => $1::bigint / 1000.0)
-                   and s.deadline < now() - make_interval(secs => $1::bigint / 1000.0)
-                   and b.recovered_at + make_interval(secs => s.ttl_ms / 1000.0)
-                       < now() - make_interval(secs => $1::bigint / 1000.0)
-                 limit $2",
-            )
-            .await?;
+        let statement = client.prepare_cached("select lapsed_pools($1, $2)").await?;
         let rows = client.query(&statement, &[&slack_ms, &limit]).await?;
         Ok(rows.iter().map(|row| LicenseId(row.get(0))).collect())
     }

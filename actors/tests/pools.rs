@@ -314,3 +314,56 @@ async fn many_new_users_join_at_once_through_two_replicas() {
     let added = added.iter().filter(|recorded| recorded.event.name() == "user_added").count();
     assert_eq!(added, 50, "each once");
 }
+
+/// A log that was restored without its snapshots, say.
+#[tokio::test]
+async fn a_long_log_without_a_snapshot_is_not_folded_to_be_loaded() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(5).await;
+    for user in ["ada", "bob", "eve"] {
+        replica.join(tenant_id, user).await;
+    }
+    let (early, ended) = (replica.granted(license_id, "ada").await, replica.granted(license_id, "bob").await);
+    replica.release(license_id, ended.session_id, "bob").await;
+    let version = replica.log.stream_head(license_id.0).await.unwrap().unwrap().version;
+    let superuser = world.superuser().await;
+    superuser
+        .batch_execute(&format!(
+            "with made as (
+               select n, gen_random_uuid() as session_id from generate_series(1, 6000) n
+             ), told as (
+               select session_id, {version} + 2 * n - 1 as version, 'seat_acquired' as type,
+                 jsonb_build_object('seats_used', 2, 'seats_total', 5, 'deadline', event_time(now()), 'machine_name', null) as data
+               from made
+               union all select session_id, {version} + 2 * n, 'seat_released', '{{}}' from made
+             )
+             insert into events (class, event_id, tenant_id, stream_id, version, type, format, session_id, user_id, hardware_id,
+                                 occurred_at, data)
+             select 'decision', gen_random_uuid(), '{tenant_id}', '{license_id}', version, type, 1, session_id, 'bob',
+               'machine-of-bob', date_trunc('milliseconds', clock_timestamp()), data
+             from told order by version;
+             update streams set version = version + 12000, last_at = date_trunc('milliseconds', clock_timestamp())
+             where stream_id = '{license_id}';
+             delete from snapshots",
+        ))
+        .await
+        .unwrap();
+
+    let other = world.replica().await;
+    let late = other.granted(license_id, "eve").await;
+    assert_eq!((late.used, late.total.get()), (2, 5));
+    assert_eq!(
+        other.granted(license_id, "ada").await.session_id,
+        early.session_id,
+        "it holds its seat still"
+    );
+    assert!(matches!(other.heartbeat(license_id, early.session_id, "ada").await, Answer::Alive { .. }));
+    other.release(license_id, early.session_id, "ada").await;
+    let mut folded = actors::PoolState::new(license_id, tenant_id);
+    for recorded in other.log.decisions(license_id.0).await.unwrap() {
+        folded.apply(&recorded.subject, &recorded.event, recorded.occurred_at);
+    }
+    let head = other.log.stream_head(license_id.0).await.unwrap().unwrap().version;
+    assert_eq!((folded.version, folded.used()), (head, 1), "what was written fits what a fold gives");
+}

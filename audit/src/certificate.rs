@@ -208,7 +208,7 @@ impl Fold {
 
     /// A pool as it was when the range began.
     fn begin(&mut self, was: &PoolAt) {
-        let terms = &was.terms;
+        let terms = &was.license.terms;
         let mut pool = Pool::new(
             was.license_id.0,
             terms.product.as_str(),

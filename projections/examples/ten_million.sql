@@ -47,7 +47,7 @@ insert into events (class, event_id, tenant_id, stream_id, version, type, format
     gen_random_uuid(), tenant_id, license_id,
     case when type in ('seat_acquired', 'seat_released')
       then 1 + row_number() over (partition by license_id, type in ('seat_acquired', 'seat_released') order by at) end,
-    type, 1, session_id, user_id, 'machine-of-' || user_id, at, null,
+    type, 1, session_id, user_id, 'machine-of-' || coalesce(session_id::text, user_id), at, null,
     case type
       when 'seat_acquired' then jsonb_build_object('seats_used',
         sum(case type when 'seat_acquired' then 1 when 'seat_released' then -1 else 0 end)
@@ -58,3 +58,16 @@ insert into events (class, event_id, tenant_id, stream_id, version, type, format
       else '{}' end
   from made_events order by at;
 drop table made_events, made_sessions, made_tenants;
+
+-- As `append` would have left it: streams where the log is, a seat for each live session.
+update streams s set version = c.version, last_at = c.last_at
+from (select stream_id, max(version) as version, max(occurred_at) as last_at from events_decision group by 1) c
+where c.stream_id = s.stream_id;
+insert into seats (session_id, stream_id, tenant_id, user_id, hardware_id, machine_name, started_at, last_heartbeat_at,
+                   deadline, due, ttl_ms)
+select session_id, stream_id, tenant_id, user_id, hardware_id, 'desk', occurred_at, now(), now() + interval '360 seconds',
+  now() + interval '360 seconds', 360000
+from events_decision e
+where type = 'seat_acquired' and occurred_at > now() - interval '9 hours'
+  and not exists (select from events_decision o where o.session_id = e.session_id and o.version > e.version)
+on conflict do nothing;

@@ -15,7 +15,12 @@ pub struct Loaded {
     pub snapshot_version: i64,
 }
 
-/// The pool from its snapshot, the decisions since, and the deadlines of the seats table.
+/// Decisions that are folded rather than looked for the live sessions: some 100 ms of them.
+const FOLDED_AT_MOST: i64 = 10_000;
+
+/// The pool from its snapshot, the decisions since, and the deadlines of the seats table. A long log without a snapshot is
+/// not folded from its beginning: the pool as it was at its latest decision is found walking back, as an auditor's replay
+/// does, so that its first client need not wait for its history.
 ///
 /// # Errors
 /// When the database cannot be asked, or an event cannot be read. `Ok(None)`: there is no such pool.
@@ -25,8 +30,15 @@ pub async fn load(
     license_id: LicenseId,
 ) -> Result<Option<Loaded>, LogError> {
     let Some(tenant_id) = log.tenant_of(license_id.0).await? else { return Ok(None) };
-    let mut state = start(log.snapshot(license_id.0).await?, license_id, tenant_id);
-    let snapshot_version = state.version;
+    let snapshot = start(log.snapshot(license_id.0).await?, license_id, tenant_id);
+    let snapshot_version = snapshot.version;
+    let mut state = match log.stream_head(license_id.0).await? {
+        Some(head) if head.version - snapshot_version > FOLDED_AT_MOST => {
+            let found = log.pool_of_version(license_id, head.version).await?;
+            found.map_or(snapshot, |pool| PoolState::found(pool, tenant_id))
+        }
+        _ => snapshot,
+    };
     catch_up(log, writer, &mut state).await?;
     for seat in log.seats(license_id).await? {
         state.extend(seat.session_id, seat.deadline);

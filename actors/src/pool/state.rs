@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use events::{
-    Event, HardwareId, LicenseId, LicenseTerms, Seats, SessionId, Standing, Subject, TenantId, Time, UserId,
+    Event, HardwareId, LicenseId, LicenseTerms, PoolAt, Seats, SessionAt, SessionId, Standing, Subject,
+    TenantId, Time, UserId,
 };
 use imbl::{HashMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -217,6 +218,20 @@ impl PoolState {
             terms_times: self.terms_times,
             sessions,
         })
+    }
+
+    /// A state as a replay found it. Deadlines are unknown to it: the seats table has them.
+    #[must_use]
+    pub fn found(pool: PoolAt, tenant_id: TenantId) -> Self {
+        let mut state = Self::new(pool.license_id, tenant_id);
+        state.version = pool.version;
+        state.terms_version = pool.license.terms_version;
+        state.terms_times = Some((pool.license.created_at, pool.license.updated_at));
+        state.license = Some(Arc::new(pool.license.terms));
+        for SessionAt { session_id, user_id, hardware_id, started_at } in pool.sessions {
+            state.insert(&Subject::holder(session_id, user_id, hardware_id), started_at);
+        }
+        state
     }
 
     /// A state out of [`PoolState::snapshot`].

@@ -91,9 +91,9 @@ impl From<PoolAt> for PoolView {
             .collect();
         Self {
             license_id: pool.license_id.to_string(),
-            product: pool.terms.product.to_string(),
-            seats_total: pool.terms.seats_total.get(),
-            active: pool.terms.active,
+            product: pool.license.terms.product.to_string(),
+            seats_total: pool.license.terms.seats_total.get(),
+            active: pool.license.terms.active,
             seats_used: u32::try_from(sessions.len()).unwrap_or(u32::MAX),
             sessions,
         }

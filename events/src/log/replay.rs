@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::log::EventLog;
 use crate::log::read::settle;
-use crate::log::terms::license_at;
-use crate::{HardwareId, InvalidValue, LicenseId, LicenseTerms, LogError, SessionId, TenantId, Time, UserId};
+use crate::log::terms::{LicenseRecord, license_at};
+use crate::{HardwareId, InvalidValue, LicenseId, LogError, SessionId, TenantId, Time, UserId};
 
 /// A pool as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct PoolAt {
     pub license_id: LicenseId,
     /// Of the latest decision at that instant.
     pub version: i64,
-    /// The terms in force.
-    pub terms: LicenseTerms,
+    /// The license at that version.
+    pub license: LicenseRecord,
     /// The live sessions, oldest first.
     pub sessions: Vec<SessionAt>,
 }
@@ -92,14 +92,34 @@ impl EventLog {
     pub async fn pool_at(&self, license_id: LicenseId, at: Time) -> Result<Option<PoolAt>, LogError> {
         let client = self.database.get().await?;
         let version = version_at(&client, license_id, at).await?;
-        let Some(license) = license_at(&client, license_id, version).await? else { return Ok(None) };
-        let mut sessions = match walk_back(&client, license_id, version).await? {
-            Some(found) => found,
-            None => look_up(&client, license_id, version).await?,
-        };
-        sessions.sort_by_key(|session| (session.started_at, session.session_id));
-        Ok(Some(PoolAt { license_id, version, terms: license.terms, sessions }))
+        pool_of_version(&client, license_id, version).await
     }
+
+    /// One pool at a version that it has reached; `None` before it was issued.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn pool_of_version(
+        &self,
+        license_id: LicenseId,
+        version: i64,
+    ) -> Result<Option<PoolAt>, LogError> {
+        pool_of_version(&self.database.get().await?, license_id, version).await
+    }
+}
+
+async fn pool_of_version(
+    client: &Object,
+    license_id: LicenseId,
+    version: i64,
+) -> Result<Option<PoolAt>, LogError> {
+    let Some(license) = license_at(client, license_id, version).await? else { return Ok(None) };
+    let mut sessions = match walk_back(client, license_id, version).await? {
+        Some(found) => found,
+        None => look_up(client, license_id, version).await?,
+    };
+    sessions.sort_by_key(|session| (session.started_at, session.session_id));
+    Ok(Some(PoolAt { license_id, version, license, sessions }))
 }
 
 /// The version of the latest decision at an instant; 0 before the first.

@@ -28,9 +28,9 @@ const PAGE: i64 = 5_000;
 /// Pause when there is nothing new: from the first to the last, doubling. A question that waits ends it.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(150));
 
-/// Pause after a page that was not full: what is written meanwhile goes together, for nearly the price of one event. A
-/// question that waits ends it.
-const GATHER: Duration = Duration::from_millis(100);
+/// Pause after a page that was not full: what is written meanwhile goes together, for nearly the price of one event, since
+/// all of it changes the same buckets of usage. A question that waits ends it.
+const GATHER: Duration = Duration::from_millis(300);
 
 /// Pause after a failure, or while another replica folds.
 const RETRY: Duration = Duration::from_secs(1);

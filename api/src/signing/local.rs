@@ -19,6 +19,10 @@ use tokio::sync::Semaphore;
 
 use super::{PublicKey, Signer, SigningError};
 
+/// Signatures under way beyond one a core: a core that has made one finds the next there, without waiting for whoever
+/// would start it.
+const WAITING: usize = 2;
+
 struct Held {
     public: PublicKey,
     pair: Arc<RsaKeyPair>,
@@ -34,7 +38,7 @@ struct Keys {
 pub struct LocalSigner {
     file: Option<PathBuf>,
     keys: ArcSwap<Keys>,
-    /// A signature keeps a core busy: no more at a time than there are cores.
+    /// A signature keeps a core busy: few more at a time than there are cores.
     cores: Arc<Semaphore>,
 }
 
@@ -61,7 +65,7 @@ impl LocalSigner {
     fn of(text: String, file: Option<PathBuf>) -> Result<Self, SigningError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let keys = ArcSwap::from_pointee(Keys::parse(text)?);
-        Ok(Self { file, keys, cores: Arc::new(Semaphore::new(cores)) })
+        Ok(Self { file, keys, cores: Arc::new(Semaphore::new(cores + WAITING)) })
     }
 
     /// Reads the file again if it has changed. A key takes many milliseconds to read.

@@ -167,6 +167,12 @@ impl KeyRing {
         URL_SAFE_NO_PAD.encode(Sha256::digest(kids.join(" ").as_bytes()))
     }
 
+    /// Whether tokens of one moment share a signature.
+    #[must_use]
+    pub fn shares_signatures(&self) -> bool {
+        self.batcher.is_some()
+    }
+
     /// Signs a license token with the key of the moment.
     ///
     /// # Errors

@@ -259,7 +259,8 @@ async fn sign(app: &App, asked: &Checked, grant: &Grant) -> Result<SignedToken, 
         app.now(),
         app.terms.default_grace,
     );
-    let _waits = app.pools.writer().signing();
+    // One signature for all who ask meanwhile is no reason for them to wait.
+    let _waits = (!app.ring.shares_signatures()).then(|| app.pools.writer().signing());
     app.ring.sign(claims).await
 }
 

@@ -22,7 +22,7 @@ pub struct RebuildCommand {
     /// `tenants`, `licenses`, `sessions`, `denials` or `usage`: those that share a cursor (`directory`: the first two,
     /// `activity`: the others) are rebuilt together; or `users`, which is compared with the log and mended in place
     pub projection: String,
-    /// Begin anew, rather than go on with what an earlier rebuild has left
+    /// Begin anew, rather than go on with what an earlier rebuild has left (of `users`, none leaves anything)
     #[arg(long)]
     pub fresh: bool,
     #[command(flatten)]

@@ -174,6 +174,10 @@ async fn who_is_erased_leaves_the_archives_too_and_their_files_still_verify() {
 
     let erased = ada(Some(folder.path())).await.unwrap();
     assert_eq!((erased.archived, names(&file)), (1, false));
+    // In the midst of it the user's row is still there, and needed.
+    assert_eq!(sealed.verify(OnlineOptions::default()).await.findings, []);
+    let rebuilt = format!("select rebuild_users('{}')", pool.tenant_id);
+    assert_eq!(sealed.world.number(&rebuilt).await, 0);
     let again = ada(Some(folder.path())).await.unwrap();
     assert_eq!((again.archived, again.events), (0, 0), "a repetition finds nothing to do");
     let mut owner = sealed.world.owner().await;

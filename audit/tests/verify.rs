@@ -265,6 +265,7 @@ async fn what_is_kept_beside_the_log_must_be_what_it_says() {
             "insert into users select distinct tenant_id, 'mallory', null, '{}'::text[], false, now(), now() from users"
                 .to_owned(),
         ),
+        ("a seat of another machine", format!("update seats set hardware_id = 'another-machine' where {holder}")),
         ("a seat of nobody", format!("update seats set session_id = gen_random_uuid() where {holder}")),
         (
             "a seat that was given back",

@@ -5,7 +5,7 @@
 //! other, whatever happens. The tables that are read are untouched until the switch.
 //!
 //! `users` is another matter: `append` keeps it in the events' own transactions, so it is compared with the log and mended
-//! in place, a tenant at a time.
+//! in place, a tenant at a time, and is never resumed or begun anew.
 
 use std::time::Duration;
 

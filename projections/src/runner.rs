@@ -9,7 +9,7 @@ mod lag;
 mod lease;
 mod step;
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use events::{EventLog, LogError};
@@ -48,11 +48,14 @@ const SETTLE: Duration = Duration::from_millis(600);
 /// lease's term and [`RETRY`].
 const TAKE_OVER: Duration = Duration::from_secs(4);
 
-/// How often a question that waits looks again.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often a question that waits looks again: at first, and once it takes longer than [`SETTLE`].
+const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// Wakes the runner of this process.
 static WAKE: LazyLock<Notify> = LazyLock::new(Notify::new);
+
+/// Where the cursors stood when a question last gave up waiting.
+static STANDS: Mutex<Option<String>> = Mutex::new(None);
 
 /// Runs until the process ends.
 pub async fn run(log: EventLog) {
@@ -142,36 +145,51 @@ impl ReadModels {
         Ok(())
     }
 
-    /// Waits for the fold: for `still` while no cursor moves, for `moving` since one did.
+    /// Waits for the fold: for `still` while no cursor moves, for `moving` since one did. No connection is kept meanwhile:
+    /// whoever takes over needs one.
     async fn wait(&self, still: Duration, moving: Duration) -> Result<bool, QueryError> {
         let begun = Instant::now();
-        let client = self.log.database().get().await?;
+        let database = self.log.database();
+        let client = database.get().await?;
         let statement =
             client.prepare_cached("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").await?;
         let horizon: i64 = client.query_one(&statement, &[]).await?.get(0);
+        drop(client);
         let unfolded: Vec<_> = Projection::ALL.iter().map(|one| step::unfolded(*one)).collect();
         let sql = format!(
-            "select {}, (select string_agg(xid || '/' || position, ' ' order by projection) from projection_cursors)",
+            "select {}, (select string_agg(xid || '/' || position, ' ' order by projection) from projection_cursors
+                         where projection = any ($2))",
             unfolded.join(" or ")
         );
-        let statement = client.prepare_cached(&sql).await?;
+        let live = Projection::ALL.map(|one| cursor_name(one, Tables::Live));
         let mut stood: Option<String> = None;
         let mut until = begun + still;
         loop {
-            let row = client.query_one(&statement, &[&horizon]).await?;
+            let client = database.get().await?;
+            let statement = client.prepare_cached(&sql).await?;
+            let row = client.query_one(&statement, &[&horizon, &live.as_slice()]).await?;
+            drop(client);
             if !row.get::<_, bool>(0) {
                 return Ok(true);
             }
             let stands: Option<String> = row.get(1);
-            if stood.is_some() && stood != stands {
-                until = until.min(Instant::now() + moving);
+            let now = Instant::now();
+            // Waited for in vain before, it is not waited for as long again until it has moved.
+            if stood.is_some() && stood != stands || still > moving && stands == *lock(&STANDS) {
+                until = until.min(now + moving);
             }
-            stood = stood.or(stands);
-            if Instant::now() >= until {
+            if now >= until {
+                *lock(&STANDS) = stands;
                 return Ok(false);
             }
+            stood = stood.or(stands);
             WAKE.notify_one();
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(if now < begun + SETTLE { LOOK.0 } else { LOOK.1 }).await;
         }
     }
+}
+
+/// Every change under this lock is a single step.
+fn lock(stands: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
+    stands.lock().unwrap_or_else(PoisonError::into_inner)
 }

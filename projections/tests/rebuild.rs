@@ -133,7 +133,7 @@ async fn users_come_back_as_the_log_has_them() {
         .superuser()
         .await
         .batch_execute(
-            "update users set roles = '{}' where user_id = 'ada'; delete from users where user_id = 'eve';
+            "update users set roles = '{}' where user_id = 'ada'; delete from users where user_id = 'bob';
              insert into users select tenant_id, 'mallory', null, '{}', false, now(), now() from users where user_id = 'ada'",
         )
         .await

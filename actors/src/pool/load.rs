@@ -20,7 +20,7 @@ const FOLDED_AT_MOST: i64 = 10_000;
 
 /// The pool from its snapshot, the decisions since, and the deadlines of the seats table. A long log without a snapshot is
 /// not folded from its beginning: the pool as it was at its latest decision is found walking back, as an auditor's replay
-/// does, so that its first client need not wait for its history.
+/// does, so that its first client need not wait for its history; where the walk gives up, it is folded after all.
 ///
 /// # Errors
 /// When the database cannot be asked, or an event cannot be read. `Ok(None)`: there is no such pool.
@@ -33,8 +33,8 @@ pub async fn load(
     let snapshot = start(log.snapshot(license_id.0).await?, license_id, tenant_id);
     let snapshot_version = snapshot.version;
     let mut state = match log.stream_head(license_id.0).await? {
-        Some(head) if head.version - snapshot_version > FOLDED_AT_MOST => {
-            let found = log.pool_of_version(license_id, head.version).await?;
+        Some(head) if snapshot_version == 0 && head.version > FOLDED_AT_MOST => {
+            let found = log.walk_to(license_id, head.version).await?;
             found.map_or(snapshot, |pool| PoolState::found(pool, tenant_id))
         }
         _ => snapshot,

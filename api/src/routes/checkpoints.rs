@@ -54,14 +54,13 @@ impl Checkpoints {
     #[oai(path = "/api/v1/checkpoints/keys", method = "get", operation_id = "checkpoint_keys")]
     async fn keys(&self) -> Result<Json<JwkSet>, Problem> {
         let known = audit::checkpoint_keys(self.0.log()).await.map_err(problem)?;
-        let jwk = |(kid, pem): &(String, String)| match PublicKey::from_pem(pem) {
-            Ok(key) => Some(Any(key.jwk())),
-            Err(error) => {
+        let jwk = |(kid, pem): &(String, String)| {
+            PublicKey::from_pem(pem).map(|key| Any(key.jwk())).map_err(|error| {
                 tracing::error!(%kid, %error, "a stored key of checkpoints cannot be read");
-                None
-            }
+                Problem::Internal
+            })
         };
-        Ok(Json(JwkSet { keys: known.iter().filter_map(jwk).collect() }))
+        Ok(Json(JwkSet { keys: known.iter().map(jwk).collect::<Result<_, _>>()? }))
     }
 
     /// A tenant's own checkpoints, each with the path to the public one that covers it

@@ -26,6 +26,8 @@ struct Archive {
     file: Option<PathBuf>,
     /// The file from where the merge stands; `None`: not opened yet.
     events: Option<Events>,
+    /// The leaf after the last one that was asked for.
+    next: u64,
 }
 
 /// Events with the leaves that the file says they are.
@@ -46,7 +48,7 @@ pub(super) enum InFile {
 impl Archives {
     /// Adds an archive: what it should have, and its file.
     pub(super) fn add(&mut self, tenant_id: Uuid, runs: Runs, salts: Arc<Salts>, file: Option<PathBuf>) {
-        self.0.push(Archive { tenant_id, runs, salts, file, events: None });
+        self.0.push(Archive { tenant_id, runs, salts, file, events: None, next: 0 });
     }
 
     /// The event of a leaf; `None`: the leaf is not archived. Leaves are asked for in their order.
@@ -63,6 +65,12 @@ impl Archive {
             Some(events) => events,
             None => self.events.insert(read(file, self.tenant_id, self.salts.clone())),
         };
+        // Events in between were found elsewhere: nobody asks the archive for what is still in the log.
+        let passed = self.next..index;
+        self.next = index + 1;
+        let was_passed =
+            |leaf: Option<u64>| leaf.is_some_and(|leaf| passed.contains(&leaf) && self.runs.contains(leaf));
+        while events.next_if(|(leaf, _)| was_passed(*leaf)).is_some() {}
         let Some((_, event)) = events.next_if(|(leaf, _)| *leaf == Some(index)) else {
             let is_later =
                 |leaf: Option<u64>| leaf.is_some_and(|leaf| leaf > index && self.runs.contains(leaf));

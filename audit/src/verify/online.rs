@@ -324,8 +324,11 @@ async fn check_state(
     let seat = client
         .query_opt(
             "select s.session_id from seats s
-             where s.tenant_id = $1 and 'seat_acquired' is distinct from
-               (select e.type from events_decision e where e.session_id = s.session_id order by e.version desc limit 1)
+             where s.tenant_id = $1 and not exists (
+               select from events_decision e
+               where e.session_id = s.session_id and e.type = 'seat_acquired'
+                 and (e.stream_id, e.user_id, e.hardware_id) = (s.stream_id, s.user_id, s.hardware_id)
+                 and not exists (select from events_decision o where o.session_id = s.session_id and o.version > e.version))
              limit 1",
             &[&tenant_id],
         )
@@ -333,7 +336,7 @@ async fn check_state(
     if let Some(seat) = seat {
         let session: Uuid = seat.get(0);
         return Ok(Some(state(format!(
-            "session {session} has a row in table seats, and does not live by its events"
+            "session {session} has a row in table seats that is not what its events say"
         ))));
     }
     let without: i64 = client
@@ -348,8 +351,8 @@ async fn check_state(
         .get(0);
     if without > 0 {
         report.notes.push(format!(
-            "tenant {tenant_id}: {without} sessions live by their events and have no row in table seats: they \
-             neither expire nor can be released"
+            "tenant {tenant_id}: {without} sessions live by their events and have no row in table seats: \
+             their heartbeats are refused, and they end when somebody next asks for a seat"
         ));
     }
     Ok(None)

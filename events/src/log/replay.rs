@@ -92,34 +92,26 @@ impl EventLog {
     pub async fn pool_at(&self, license_id: LicenseId, at: Time) -> Result<Option<PoolAt>, LogError> {
         let client = self.database.get().await?;
         let version = version_at(&client, license_id, at).await?;
-        pool_of_version(&client, license_id, version).await
+        let Some(license) = license_at(&client, license_id, version).await? else { return Ok(None) };
+        let mut sessions = match walk_back(&client, license_id, version).await? {
+            Some(found) => found,
+            None => look_up(&client, license_id, version).await?,
+        };
+        sessions.sort_by_key(|session| (session.started_at, session.session_id));
+        Ok(Some(PoolAt { license_id, version, license, sessions }))
     }
 
-    /// One pool at a version that it has reached; `None` before it was issued.
+    /// One pool at a version that it has reached, its sessions in no order; `None` before it was issued, and where a walk
+    /// back gives up.
     ///
     /// # Errors
-    /// As there.
-    pub async fn pool_of_version(
-        &self,
-        license_id: LicenseId,
-        version: i64,
-    ) -> Result<Option<PoolAt>, LogError> {
-        pool_of_version(&self.database.get().await?, license_id, version).await
+    /// When the database cannot be asked, or an event cannot be read.
+    pub async fn walk_to(&self, license_id: LicenseId, version: i64) -> Result<Option<PoolAt>, LogError> {
+        let client = self.database.get().await?;
+        let Some(license) = license_at(&client, license_id, version).await? else { return Ok(None) };
+        let sessions = walk_back(&client, license_id, version).await?;
+        Ok(sessions.map(|sessions| PoolAt { license_id, version, license, sessions }))
     }
-}
-
-async fn pool_of_version(
-    client: &Object,
-    license_id: LicenseId,
-    version: i64,
-) -> Result<Option<PoolAt>, LogError> {
-    let Some(license) = license_at(client, license_id, version).await? else { return Ok(None) };
-    let mut sessions = match walk_back(client, license_id, version).await? {
-        Some(found) => found,
-        None => look_up(client, license_id, version).await?,
-    };
-    sessions.sort_by_key(|session| (session.started_at, session.session_id));
-    Ok(Some(PoolAt { license_id, version, license, sessions }))
 }
 
 /// The version of the latest decision at an instant; 0 before the first.

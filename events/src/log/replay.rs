@@ -2,8 +2,9 @@
 //!
 //! Nothing is folded from the beginning: a pool's times never go back with its versions, so an instant is a version
 //! that is found by halving; the terms have an index of their own; and the live sessions are found walking back from
-//! that version. Each grant says how many seats were in use after it, so the walk knows when it has met them all. A log
-//! whose grants contradict each other is not believed in this: then every session is looked up.
+//! that version. Each grant says how many seats were in use after it, so the walk knows when it has met them all. What
+//! began long before is looked for where the read model of sessions says, and believed if the log says so too and the number
+//! is right. A log whose grants contradict each other is not believed in this: then every session is looked up.
 
 use std::collections::HashSet;
 
@@ -45,6 +46,12 @@ pub struct SessionAt {
 
 /// Decisions of one step of the walk: small at first, because most pools are.
 const STEPS: (i64, i64) = (500, 20_000);
+
+/// Decisions after which the read model is asked for sessions that began before.
+const HINTS_AFTER: i64 = 20_000;
+
+/// Most sessions that it may name.
+const MAX_HINTS: usize = 20_000;
 
 /// Decisions after which walking on costs more than looking every session up.
 const MAX_WALK: i64 = 400_000;
@@ -93,7 +100,7 @@ impl EventLog {
         let client = self.database.get().await?;
         let version = version_at(&client, license_id, at).await?;
         let Some(license) = license_at(&client, license_id, version).await? else { return Ok(None) };
-        let mut sessions = match walk_back(&client, license_id, version).await? {
+        let mut sessions = match walk_back(&client, (license.tenant_id, license_id), version).await? {
             Some(found) => found,
             None => look_up(&client, license_id, version).await?,
         };
@@ -109,7 +116,7 @@ impl EventLog {
     pub async fn walk_to(&self, license_id: LicenseId, version: i64) -> Result<Option<PoolAt>, LogError> {
         let client = self.database.get().await?;
         let Some(license) = license_at(&client, license_id, version).await? else { return Ok(None) };
-        let sessions = walk_back(&client, license_id, version).await?;
+        let sessions = walk_back(&client, (license.tenant_id, license_id), version).await?;
         Ok(sessions.map(|sessions| PoolAt { license_id, version, license, sessions }))
     }
 }
@@ -141,12 +148,13 @@ async fn version_at(client: &Object, license_id: LicenseId, at: Time) -> Result<
 /// long.
 async fn walk_back(
     client: &Object,
-    license_id: LicenseId,
+    (tenant_id, license_id): (TenantId, LicenseId),
     version: i64,
 ) -> Result<Option<Vec<SessionAt>>, LogError> {
     let statement = client.prepare_cached(include_str!("replay_walk.sql")).await?;
     let mut walk = Walk::default();
     let (mut before, mut step) = (version, STEPS.0);
+    let mut asked = false;
     while version - before < MAX_WALK {
         let rows = client.query(&statement, &[&license_id.0, &before, &step]).await?;
         for row in &rows {
@@ -161,8 +169,37 @@ async fn walk_back(
             return Ok(Some(walk.live));
         }
         step = (step * 2).min(STEPS.1);
+        if !asked && version - before >= HINTS_AFTER {
+            asked = true;
+            let found = hinted(client, (tenant_id, license_id), version, before, &walk).await?;
+            if walk.missing() == i64::try_from(found.len()).ok() {
+                walk.live.extend(found);
+                return Ok(Some(walk.live));
+            }
+        }
     }
     Ok(None)
+}
+
+/// Sessions that began by version `before` and lived at `version`, as far as the read model knows of them.
+async fn hinted(
+    client: &Object,
+    (tenant_id, license_id): (TenantId, LicenseId),
+    version: i64,
+    before: i64,
+    walk: &Walk,
+) -> Result<Vec<SessionAt>, LogError> {
+    let Some((first, last)) = walk.times else { return Ok(Vec::new()) };
+    let hints = client.prepare_cached(include_str!("replay_hints.sql")).await?;
+    let most = i64::try_from(MAX_HINTS + 1).unwrap_or(i64::MAX);
+    let rows = client.query(&hints, &[&tenant_id.0, &license_id.0, &first, &last, &most]).await?;
+    if rows.len() > MAX_HINTS {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    let hinted = client.prepare_cached(include_str!("replay_hinted.sql")).await?;
+    let rows = client.query(&hinted, &[&ids, &license_id.0, &version, &before]).await?;
+    rows.iter().map(session).collect()
 }
 
 enum Met {
@@ -183,11 +220,15 @@ struct Walk {
     /// Seats in use where the walk began.
     total: Option<i64>,
     met: usize,
+    /// When the first and the last decision that were met occurred.
+    times: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 impl Walk {
     fn meet(&mut self, row: &Row) -> Result<Met, LogError> {
         self.met += 1;
+        let at = row.get("occurred_at");
+        self.times = Some((self.times.map_or(at, |(first, _)| first), at));
         let Some(session_id) = row.get::<_, Option<Uuid>>("session_id") else { return Ok(self.all()) };
         if row.get::<_, &str>("type") != "seat_acquired" {
             self.ended.insert(session_id);
@@ -208,6 +249,11 @@ impl Walk {
             self.live.push(session(row)?);
         }
         Ok(self.all())
+    }
+
+    /// Live sessions that were not met yet.
+    fn missing(&self) -> Option<i64> {
+        Some(self.total? - i64::try_from(self.live.len()).ok()?)
     }
 
     fn all(&self) -> Met {

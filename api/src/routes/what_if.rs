@@ -70,14 +70,14 @@ struct WhatIfView {
 
 /// The answer as the caller's `Accept` prefers it.
 enum WhatIfAnswer {
-    Json(WhatIfView),
+    Json(Box<WhatIfView>),
     Csv(String),
 }
 
 impl IntoResponse for WhatIfAnswer {
     fn into_response(self) -> Response {
         let mut response = match self {
-            Self::Json(view) => Json(view).into_response(),
+            Self::Json(view) => Json(*view).into_response(),
             Self::Csv(text) => Response::builder().content_type("text/csv").body(text),
         };
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
@@ -149,7 +149,7 @@ impl WhatIfs {
             })?;
             return Ok(WhatIfAnswer::Csv(text));
         }
-        Ok(WhatIfAnswer::Json(WhatIfView {
+        Ok(WhatIfAnswer::Json(Box::new(WhatIfView {
             license_id: answer.license_id.to_string(),
             from: answer.from.to_string(),
             to: answer.to.to_string(),
@@ -158,7 +158,7 @@ impl WhatIfs {
             wishes: answer.wishes,
             as_it_was: answer.as_it_was.into(),
             what_if: answer.what_if.into(),
-        }))
+        })))
     }
 }
 

@@ -79,10 +79,10 @@ impl Archive {
                 _ => InFile::Missing,
             };
         };
-        if self.runs.end() == index + 1 {
-            if let Some((_, more)) = events.next() {
-                return InFile::Strange(more.event_id);
-            }
+        if self.runs.end() == index + 1
+            && let Some((_, more)) = events.next()
+        {
+            return InFile::Strange(more.event_id);
         }
         InFile::Found(event)
     }

@@ -317,7 +317,7 @@ async fn many_new_users_join_at_once_through_two_replicas() {
 
 /// A log that was restored without its snapshots, say.
 #[tokio::test]
-async fn a_long_log_without_a_snapshot_is_not_folded_to_be_loaded() {
+async fn a_long_log_without_a_snapshot_is_loaded_as_a_fold_would_give_it() {
     let world = World::new().await;
     let replica = world.replica().await;
     let (tenant_id, license_id) = replica.tenant(5).await;

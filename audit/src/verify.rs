@@ -11,6 +11,7 @@ mod merge;
 mod offline;
 
 mod online;
+mod state;
 
 pub(crate) use files::{ArchivedLine, LeafLine, leaves};
 pub(crate) use merge::Runs;

@@ -253,7 +253,12 @@ async fn checkpoints_cannot_be_edited_or_rewound() {
 #[tokio::test]
 async fn what_is_kept_beside_the_log_must_be_what_it_says() {
     let (sealed, one, other) = two_tenants().await;
-    sealed.tamper("create table kept.users as table users; create table kept.seats as table seats").await;
+    sealed
+        .tamper(
+            "create table kept.users as table users; create table kept.seats as table seats;
+             create table kept.streams as table streams; create table kept.names as table names",
+        )
+        .await;
     let holder = "session_id = (select session_id from seats order by started_at limit 1)";
     for (what, sql) in [
         ("a role", "update users set roles = '{tenant_admin}' where user_id = 'bob'".to_owned()),
@@ -274,6 +279,12 @@ async fn what_is_kept_beside_the_log_must_be_what_it_says() {
                    and tenant_id = seats.tenant_id limit 1) where {holder}"
             ),
         ),
+        ("a license that is on again", "update streams set license_active = not license_active".to_owned()),
+        ("a tenant that is off", "update streams set tenant_active = not tenant_active".to_owned()),
+        ("a license that begins later", "update streams set valid_from = now() where product is not null".to_owned()),
+        ("a license without an end", "update streams set valid_until = 'infinity' where product is not null".to_owned()),
+        ("a name that is free", "delete from names".to_owned()),
+        ("a name of somebody else", "update names set name = 'not-' || name where scope = 'subdomain'".to_owned()),
     ] {
         sealed.tamper(sql.as_str()).await;
         let findings = sealed.verify(OnlineOptions::default()).await.findings;
@@ -283,8 +294,11 @@ async fn what_is_kept_beside_the_log_must_be_what_it_says() {
         }
         sealed
             .tamper(
-                "truncate users, seats; insert into users select * from kept.users;
-                 insert into seats select * from kept.seats",
+                "truncate users, seats, names; insert into users select * from kept.users;
+                 insert into seats select * from kept.seats; insert into names select * from kept.names;
+                 update streams s set tenant_active = k.tenant_active, license_active = k.license_active,
+                   valid_from = k.valid_from, valid_until = k.valid_until
+                 from kept.streams k where k.stream_id = s.stream_id",
             )
             .await;
     }

@@ -12,6 +12,7 @@ use super::archives::Archives;
 use super::chain::{Chain, Heads, about, against_kept, signatures};
 use super::files::{Kept, leaves};
 use super::merge::{Merge, Parting, Runs, Sealed, hash_all};
+use super::state::check_state;
 use super::{Finding, Report, Wrong};
 use crate::AuditError;
 use crate::blind::{Seal, Secret};
@@ -248,9 +249,6 @@ async fn check_tenant(
             "it was never sealed, and stands before the place up to which the log was sealed".to_owned();
         return Ok(Some(merge.about(Wrong::Inserted, Some(extra.event_id), Some(merge.size()), detail)));
     }
-    if let Some(finding) = check_streams(&client, tenant_id).await? {
-        return Ok(Some(finding));
-    }
     check_state(&client, tenant_id, report).await
 }
 
@@ -272,90 +270,6 @@ async fn explain(client: &Object, merge: &Merge, parting: &Parting) -> Result<Fi
         None => false,
     };
     Ok(merge.explain(parting, exists.get(0), sealed))
-}
-
-/// The log must reach the version at which each stream stands, without a gap: this covers what is not sealed yet.
-async fn check_streams(client: &Object, tenant_id: Uuid) -> Result<Option<Finding>, AuditError> {
-    let row = client
-        .query_opt(
-            "select s.stream_id, s.version, e.n from streams s
-             cross join lateral (select count(*) as n from events_decision e where e.stream_id = s.stream_id) e
-             where s.tenant_id = $1 and s.version <> e.n order by s.stream_id limit 1",
-            &[&tenant_id],
-        )
-        .await?;
-    Ok(row.map(|row| {
-        let (stream, version, found): (Uuid, i64, i64) = (row.get(0), row.get(1), row.get(2));
-        Finding {
-            tenant_id: Some(tenant_id),
-            wrong: if found < version { Wrong::Cut } else { Wrong::Inserted },
-            event_id: None,
-            index: None,
-            checkpoint: None,
-            detail: format!(
-                "stream {stream} stands at version {version}, the log has {found} of its decisions"
-            ),
-        }
-    }))
-}
-
-/// What `append` keeps beside the log to decide by: who is a member, and who holds a seat. Each question is one statement,
-/// so that it sees both as of one instant.
-async fn check_state(
-    client: &Object,
-    tenant_id: Uuid,
-    report: &mut Report,
-) -> Result<Option<Finding>, AuditError> {
-    let state = |detail: String| Finding {
-        tenant_id: Some(tenant_id),
-        wrong: Wrong::StateChanged,
-        event_id: None,
-        index: None,
-        checkpoint: None,
-        detail,
-    };
-    let user = client.query_opt("select u from users_unlike_log($1) u limit 1", &[&tenant_id]).await?;
-    if let Some(user) = user {
-        let user: &str = user.get(0);
-        return Ok(Some(state(format!(
-            "user {user:?} of table users is not what its events say: see `rebuild users`"
-        ))));
-    }
-    let seat = client
-        .query_opt(
-            "select s.session_id from seats s
-             where s.tenant_id = $1 and not exists (
-               select from events_decision e
-               where e.session_id = s.session_id and e.type = 'seat_acquired'
-                 and (e.stream_id, e.user_id, e.hardware_id) = (s.stream_id, s.user_id, s.hardware_id)
-                 and not exists (select from events_decision o where o.session_id = s.session_id and o.version > e.version))
-             limit 1",
-            &[&tenant_id],
-        )
-        .await?;
-    if let Some(seat) = seat {
-        let session: Uuid = seat.get(0);
-        return Ok(Some(state(format!(
-            "session {session} has a row in table seats that is not what its events say"
-        ))));
-    }
-    let without: i64 = client
-        .query_one(
-            "select count(*)
-             from (select session_id from events_decision where tenant_id = $1 and session_id is not null
-                   group by session_id having bool_and(type = 'seat_acquired')) live
-             where not exists (select from seats s where s.session_id = live.session_id)",
-            &[&tenant_id],
-        )
-        .await?
-        .get(0);
-    if without > 0 {
-        report.notes.push(format!(
-            "tenant {tenant_id}: {without} sessions live by their events and have no row in table seats: \
-             their heartbeats are refused, and they end when somebody next asks for a seat"
-        ));
-    }
-    Ok(None)
 }
 
 async fn salts_of(client: &Object, tenant_id: Uuid) -> Result<Salts, AuditError> {

@@ -167,8 +167,13 @@ impl World {
     /// A tenant with [`USERS`] and a license of 100 seats.
     pub async fn pool(&self) -> Pool {
         let pool = Pool { tenant_id: TenantId::mint(), license_id: LicenseId::mint() };
-        let batch = whole([pool.creates_tenant(), pool.issues(license_terms())]);
-        self.write(&batch).await;
+        let written = whole([pool.creates_tenant(), pool.issues(license_terms())]);
+        let of_license = NameClaim {
+            stream_id: pool.license_id.0,
+            ..pool.claims(&format!("product/{}", pool.tenant_id), "coditect")
+        };
+        let names = vec![pool.claims("subdomain", &pool.tenant_id.to_string()), of_license];
+        self.write(&Batch { names, ..written }).await;
         pool
     }
 
@@ -238,7 +243,8 @@ impl Pool {
     }
 
     pub fn creates_tenant(self) -> StreamWrite {
-        let created = new_event(Event::TenantCreated(tenant_terms()));
+        let terms = TenantTerms { subdomain: self.tenant_id.to_string(), ..tenant_terms() };
+        let created = new_event(Event::TenantCreated(terms));
         self.of_tenant(0, [created].into_iter().chain(USERS.map(user_added)))
     }
 

@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use futures_util::stream::try_unfold;
+use futures_util::stream::{self, try_unfold};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use poem::http::{HeaderValue, header};
 use poem::{Body, FromRequest, IntoResponse, Request, RequestBody, Response};
 use poem_openapi::ApiResponse;
@@ -26,6 +27,9 @@ const MAX_STREAMS: usize = 64;
 
 /// Longest life of a stream.
 const MAX_STREAM: Duration = Duration::from_secs(1_800);
+
+/// Parts of a list that are read and written before they can be sent.
+const PARTS_AHEAD: usize = 2;
 
 /// Rows of a page of a stream.
 pub const STREAM_PAGE: usize = 1_000;
@@ -137,50 +141,58 @@ impl<T: CsvRow> Listing<T> {
         }
         let permit = permit()?;
         let first = page(after, STREAM_PAGE).await?;
-        Ok(Self::answer(format, stream(format, permit, first, page)))
+        Ok(Self::answer(format, pages(format, permit, first, page)))
     }
 
-    /// All of a list that is made row by row, in any of the formats. `rows` gives each row away, until it is told that
-    /// nobody wants more.
+    /// All of a list that is read in parts, in any of the formats. A part is read and written while the one before is
+    /// sent; a slow reader keeps two of them waiting, and no connection to the database.
     ///
     /// # Errors
-    /// 503 with too many streams.
-    pub fn all(
+    /// Whatever the first part's question is answered with; 503 with too many streams.
+    pub async fn of_parts<P, F, Fut>(
         format: Format,
-        rows: impl FnOnce(&mut dyn FnMut(T) -> bool) -> bool + Send + 'static,
+        parts: impl Iterator<Item = P> + Send + 'static,
+        read: F,
     ) -> Result<Self, Problem>
     where
         T: Serialize,
+        F: Fn(P) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Vec<T>, Problem>> + Send + 'static,
     {
         let permit = permit()?;
-        let (chunks, made) = tokio::sync::mpsc::channel::<std::io::Result<Vec<u8>>>(2);
-        let handle = tokio::runtime::Handle::current();
-        // It is work for the processor, and waits for a slow reader: neither belongs on the workers that answer.
-        tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let begun = Instant::now();
-            let send = |chunk| {
-                let patience = MAX_STREAM.saturating_sub(begun.elapsed());
-                let sent =
-                    handle.block_on(async { tokio::time::timeout(patience, chunks.send(chunk)).await });
-                matches!(sent, Ok(Ok(())))
-            };
-            let (mut some, mut is_first) = (Vec::with_capacity(STREAM_PAGE), true);
-            let wanted = rows(&mut |row| {
-                some.push(row);
-                if some.len() < STREAM_PAGE {
-                    return true;
-                }
-                let chunk = part(format, &some, is_first, false);
-                is_first = false;
-                some.clear();
-                send(chunk)
-            });
-            if wanted {
-                send(part(format, &some, is_first, true));
-            }
+        let begun = Instant::now();
+        let written = parts.enumerate().map(move |(n, part)| {
+            let rows = read(part);
+            tokio::spawn(async move {
+                let rows = rows.await?;
+                // Work for the processor, which does not belong on the workers that answer.
+                let text = tokio::task::spawn_blocking(move || text_of(format, &rows, n == 0));
+                text.await.map_err(std::io::Error::other).flatten().map_err(|error| {
+                    tracing::error!(%error, "a list was not written");
+                    Problem::Internal
+                })
+            })
+            .map(|joined| joined.unwrap_or(Err(Problem::Internal)))
         });
-        let body = futures_util::stream::unfold(made, |mut made| async { Some((made.recv().await?, made)) });
+        let mut written = stream::iter(written).buffered(PARTS_AHEAD);
+        let first = written.try_next().await?;
+        let written = stream::iter(first.map(Ok)).chain(written).map(move |part| {
+            let _held = &permit;
+            if begun.elapsed() > MAX_STREAM {
+                return Err(std::io::Error::other("the stream took too long"));
+            }
+            part.map_err(|problem| {
+                tracing::warn!(%problem, "a stream was cut");
+                std::io::Error::other(problem)
+            })
+        });
+        let (head, tail) = match format {
+            Format::Json => ("{\"items\":[".to_owned(), "],\"next\":null}"),
+            Format::Ndjson => (String::new(), ""),
+            Format::Csv => (format!("{}\r\n", T::COLUMNS.join(",")), ""),
+        };
+        let end = |text: Vec<u8>| stream::iter((!text.is_empty()).then_some(Ok(text)));
+        let body = end(head.into()).chain(written).chain(end(tail.into()));
         Ok(Self::answer(format, Body::from_bytes_stream(body)))
     }
 
@@ -197,7 +209,7 @@ fn permit() -> Result<OwnedSemaphorePermit, Problem> {
 }
 
 /// All pages from the first on.
-fn stream<T, F, Fut>(format: Format, permit: OwnedSemaphorePermit, first: Page<T>, page: F) -> Body
+fn pages<T, F, Fut>(format: Format, permit: OwnedSemaphorePermit, first: Page<T>, page: F) -> Body
 where
     T: CsvRow,
     F: Fn(Option<String>, usize) -> Fut + Send + 'static,
@@ -254,16 +266,18 @@ fn lines<T: CsvRow>(format: Format, rows: &[T], is_first: bool) -> std::io::Resu
     csv.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
 }
 
-/// A part of a list that is made row by row. It may have half a million: each goes straight into the text.
-fn part<T: CsvRow + Serialize>(
-    format: Format,
-    rows: &[T],
-    is_first: bool,
-    is_last: bool,
-) -> std::io::Result<Vec<u8>> {
+/// Rows of a list that is read in parts. It may have half a million: each goes straight into the text.
+fn text_of<T: Serialize>(format: Format, rows: &[T], is_first: bool) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(rows.len() * 256);
     match format {
-        Format::Json => whole_json(&mut out, rows, is_first, is_last)?,
+        Format::Json => {
+            for (n, row) in rows.iter().enumerate() {
+                if n > 0 || !is_first {
+                    out.push(b',');
+                }
+                serde_json::to_writer(&mut out, row)?;
+            }
+        }
         Format::Ndjson => {
             for row in rows {
                 serde_json::to_writer(&mut out, row)?;
@@ -272,36 +286,11 @@ fn part<T: CsvRow + Serialize>(
         }
         Format::Csv => {
             let mut csv = csv_writer(&mut out);
-            if is_first {
-                csv.write_record(T::COLUMNS)?;
-            }
             rows.iter().try_for_each(|row| csv.serialize(row))?;
             csv.flush()?;
         }
     }
     Ok(out)
-}
-
-/// A part of one JSON document that holds all of a list.
-fn whole_json<T: Serialize>(
-    out: &mut Vec<u8>,
-    rows: &[T],
-    is_first: bool,
-    is_last: bool,
-) -> std::io::Result<()> {
-    if is_first {
-        out.extend_from_slice(b"{\"items\":[");
-    }
-    for (n, row) in rows.iter().enumerate() {
-        if n > 0 || !is_first {
-            out.push(b',');
-        }
-        serde_json::to_writer(&mut *out, row)?;
-    }
-    if is_last {
-        out.extend_from_slice(b"],\"next\":null}");
-    }
-    Ok(())
 }
 
 /// As RFC 4180 has it; whoever writes rows writes the header.

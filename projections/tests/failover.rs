@@ -25,6 +25,7 @@ async fn acquired(world: &World, pool: Pool) -> i64 {
         to: time("2026-03-02T00:00:00Z"),
         license_id: Some(pool.license_id),
     };
+    world.models.settled().await.unwrap();
     world.models.usage(pool.tenant_id, &range).await.unwrap().items().map(|one| one.acquired).sum()
 }
 

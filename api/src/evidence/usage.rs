@@ -17,9 +17,6 @@ use serde::Serialize;
 
 use super::Format;
 
-/// Buckets that are read, held and written at a time. Each such part is of one moment.
-const PART: u32 = 20_000;
-
 /// How long what was committed before is waited for; a runner that stands still is an error then.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -95,16 +92,12 @@ impl Question {
     /// Writes all of it; answers how many buckets there were.
     pub(super) async fn write(&self, format: Format, output: &mut (dyn Write + Send)) -> anyhow::Result<u64> {
         let mut sink = Sink::new(format, output)?;
-        let length = u64::try_from(self.range.bucket.seconds())?;
-        let part = Duration::from_secs(length * u64::from(PART));
-        let (mut from, mut count) = (self.range.bucket.begin(self.range.from), 0);
-        while from < self.range.to {
-            let to = from.after(part).min(self.range.to);
-            let usage = self.models.usage(self.tenant_id, &UsageRange { from, to, ..self.range }).await?;
+        let mut count = 0;
+        for part in self.range.parts() {
+            let usage = self.models.usage(self.tenant_id, &part).await?;
             let items: Vec<_> = usage.items().collect();
             sink.write(&items)?;
             count += items.len() as u64;
-            from = to;
         }
         sink.finish()?;
         Ok(count)

@@ -122,9 +122,17 @@ impl Reports {
             None => self.0.log().clock().await?,
         };
         let from = from.unwrap_or_else(|| before(to, bucket));
-        let range = UsageRange { bucket, from, to, license_id };
-        let usage = self.0.read_models.usage(tenant_id, &range).await?;
-        Listing::all(format, move |give| usage.items().map(UsageView::from).all(give))
+        let range = UsageRange { bucket, from, to, license_id }.bounded()?;
+        let models = self.0.read_models.clone();
+        models.settled().await?;
+        let rows = move |part| {
+            let models = models.clone();
+            async move {
+                let usage = models.usage(tenant_id, &part).await?;
+                Ok(views(usage.items()))
+            }
+        };
+        Listing::of_parts(format, range.parts(), rows).await
     }
 
     /// Each refusal: who, when, why, and what came of it
@@ -183,11 +191,17 @@ fn before(to: Time, bucket: Bucket) -> Time {
     to.as_datetime().checked_sub_signed(length).map_or(to, Time::new)
 }
 
-impl From<UsageItem> for UsageView {
-    fn from(item: UsageItem) -> Self {
-        Self {
-            from: item.from.to_string(),
-            to: item.to.to_string(),
+/// A bucket begins where the one before ends: of a year of minutes, each time is put into words once.
+fn views(items: impl Iterator<Item = UsageItem>) -> Vec<UsageView> {
+    let mut begin = String::new();
+    let view = |item: UsageItem| {
+        if begin.is_empty() {
+            begin = item.from.to_string();
+        }
+        let end = item.to.to_string();
+        UsageView {
+            from: std::mem::replace(&mut begin, end.clone()),
+            to: end,
             license_id: item.license_id.map(|id| id.to_string()),
             seats_total: item.seats_total,
             peak: item.peak,
@@ -199,7 +213,8 @@ impl From<UsageItem> for UsageView {
             revoked: item.revoked,
             unique_users: item.unique_users,
         }
-    }
+    };
+    items.map(view).collect()
 }
 
 impl From<Denial> for DenialView {

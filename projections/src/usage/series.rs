@@ -2,6 +2,7 @@
 //! stored and read; the others say what the one before them left.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{LicenseId, LogError, TenantId, Time};
@@ -15,6 +16,9 @@ use crate::query::{QueryError, ReadModels};
 
 /// Most buckets of an answer: a leap year of minutes.
 const MAX_BUCKETS: i64 = 366 * 24 * 60;
+
+/// Buckets that are read, held and written at a time.
+const PART: u32 = 20_000;
 
 /// How long a bucket is. Buckets begin on whole minutes, hours and days of UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,51 @@ pub struct UsageRange {
     pub to: Time,
     /// Of one license; `None`: of the tenant as a whole.
     pub license_id: Option<LicenseId>,
+}
+
+impl UsageRange {
+    /// What one answer may be asked for.
+    ///
+    /// # Errors
+    /// `from` after `to`, or more buckets than a leap year has minutes.
+    pub fn bounded(self) -> Result<Self, QueryError> {
+        if self.from > self.to {
+            return Err(QueryError::invalid("from", "must not be after to"));
+        }
+        let (from_ms, to_ms) = self.touched();
+        if (to_ms - from_ms) / self.length_ms() > MAX_BUCKETS {
+            return Err(QueryError::invalid(
+                "to",
+                format!(
+                    "the range has more than {MAX_BUCKETS} buckets: choose a shorter one, or longer buckets"
+                ),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// All of it, so many buckets at a time, oldest first: whoever reads it part by part holds little, and can write
+    /// one while the next is read. What is over does not change, so the parts fit together.
+    pub fn parts(self) -> impl Iterator<Item = Self> + Send {
+        let part = Duration::from_millis(self.length_ms().unsigned_abs()) * PART;
+        let mut next = (self.from < self.to).then(|| self.bucket.begin(self.from));
+        std::iter::from_fn(move || {
+            let from = next?;
+            let to = from.after(part).min(self.to);
+            next = (to < self.to).then_some(to);
+            Some(Self { from, to, ..self })
+        })
+    }
+
+    fn length_ms(&self) -> i64 {
+        i64::from(self.bucket.seconds()) * 1_000
+    }
+
+    /// From the beginning of the first bucket to the end of the last one.
+    fn touched(&self) -> (i64, i64) {
+        let seconds = self.bucket.seconds();
+        (floor(self.from.millis(), seconds), floor(self.to.millis() + self.length_ms() - 1, seconds))
+    }
 }
 
 /// Usage in one bucket.
@@ -120,29 +169,16 @@ struct Limit {
 }
 
 impl ReadModels {
-    /// A tenant's usage, or one license's. Waits a moment for what was written before it was asked.
+    /// A tenant's usage, or one license's, as of where the projections stand: see [`Self::settled`]. A long range is
+    /// read in [`UsageRange::parts`].
     ///
     /// # Errors
-    /// `from` after `to`, or more buckets than a leap year has minutes; the database.
+    /// The database.
     pub async fn usage(&self, tenant_id: TenantId, range: &UsageRange) -> Result<Usage, QueryError> {
-        let length_ms = i64::from(range.bucket.seconds()) * 1_000;
-        if range.from > range.to {
-            return Err(QueryError::invalid("from", "must not be after to"));
-        }
-        let from_ms = floor(range.from.millis(), range.bucket.seconds());
-        let to_ms = floor(range.to.millis() + length_ms - 1, range.bucket.seconds());
-        if (to_ms - from_ms) / length_ms > MAX_BUCKETS {
-            return Err(QueryError::invalid(
-                "to",
-                format!(
-                    "the range has more than {MAX_BUCKETS} buckets: choose a shorter one, or longer buckets"
-                ),
-            ));
-        }
-        self.settled().await?;
+        let (from_ms, to_ms) = range.touched();
         let mut usage = Usage {
             license_id: range.license_id,
-            length_ms,
+            length_ms: range.length_ms(),
             from_ms,
             to_ms,
             now_ms: 0,
@@ -177,7 +213,6 @@ impl Usage {
         let arguments: [&(dyn ToSql + Sync); 5] =
             [&scope, &tenant_id.0, &range.bucket.seconds(), &begin, &end];
         let rows = snapshot.query_raw(include_str!("../sql/usage.sql"), arguments).await?;
-        // A year of minutes is half a million rows: kept as numbers, as they come.
         self.stored = rows.map(|row| stored(&row?)).try_collect().await?;
         let before = snapshot
             .query_opt(

@@ -51,6 +51,8 @@ pub struct BenchOptions {
     pub runs: usize,
     /// The service's binary; by default the one beside this program.
     pub server: Option<PathBuf>,
+    /// The service's Redis; a private one by default.
+    pub redis_url: Option<String>,
     /// Only these kinds of work; all if empty.
     pub works: Vec<Work>,
     /// Another server, measured in the same run.
@@ -77,7 +79,8 @@ pub async fn bench(options: BenchOptions) -> Result<()> {
 async fn service(options: &BenchOptions, sheet: &mut Sheet) -> Result<()> {
     let server = server_path(options.server.clone())?;
     eprintln!("starting Postgres, Redis, an issuer and {}", server.display());
-    let stand = Stand::start(&server, StandOptions::default()).await?;
+    let redis_url = options.redis_url.clone();
+    let stand = Stand::start(&server, StandOptions { redis_url, ..StandOptions::default() }).await?;
     let fields = service_fields(options, &stand).await?;
     let measurements = options.measurements();
     for run in 1..=options.runs {

@@ -61,6 +61,9 @@ pub struct BenchArguments {
     /// The server's binary [default: `coditect-license` beside this program].
     #[arg(long)]
     server: Option<PathBuf>,
+    /// The service's Redis, such as a cluster [default: a private one].
+    #[arg(long)]
+    redis_url: Option<String>,
     /// Measures only this kind of work; may be repeated.
     #[arg(long = "scenario", value_enum)]
     scenarios: Vec<Work>,
@@ -92,6 +95,7 @@ impl BenchArguments {
             sessions: self.sessions,
             runs: self.runs as usize,
             server: self.server,
+            redis_url: self.redis_url,
             works: self.scenarios,
             baseline,
             json: self.json,

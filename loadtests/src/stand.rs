@@ -27,17 +27,19 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(48 * 3600);
 const SERVER_GRACE: Duration = Duration::from_secs(40);
 
 /// How much of it, and how it is set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StandOptions {
     /// Processes of the service, all on the same Postgres and Redis.
     pub replicas: usize,
     /// `SESSION_TTL_SECONDS`; `None`: the service's default.
     pub ttl_seconds: Option<u32>,
+    /// The service's `REDIS_URL`; `None`: a private Redis.
+    pub redis_url: Option<String>,
 }
 
 impl Default for StandOptions {
     fn default() -> Self {
-        Self { replicas: 1, ttl_seconds: None }
+        Self { replicas: 1, ttl_seconds: None, redis_url: None }
     }
 }
 
@@ -81,6 +83,7 @@ impl Stand {
         fs::write(&signing_key, keys::to_pem(&keys::generate(KeySize::Rsa4096)?)?)?;
 
         let mut envs = environment(&postgres, &redis, &issuer, &signing_key);
+        envs.extend(options.redis_url.map(|url| ("REDIS_URL", url)));
         if let Some(ttl) = options.ttl_seconds {
             envs.push(("SESSION_TTL_SECONDS", ttl.to_string()));
             envs.push(("HEARTBEAT_INTERVAL_SECONDS", (ttl / 3).max(1).to_string()));

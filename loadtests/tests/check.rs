@@ -26,7 +26,7 @@ async fn nothing_is_granted_twice_and_nothing_answered_is_lost() {
     // A machine that runs other tests beside this one may be slow; what is asserted here is safety.
     workload.patience = Patience { expiry: Duration::from_secs(10), recovery: Duration::from_secs(20) };
     workload.expect.faults = 1;
-    let options = StandOptions { replicas: 2, ttl_seconds: Some(3) };
+    let options = StandOptions { replicas: 2, ttl_seconds: Some(3), ..StandOptions::default() };
     let mut stand = Stand::start(&server(), options).await.unwrap();
     let site = stand.site(&workload).await.unwrap();
 

@@ -57,7 +57,9 @@ pub async fn check(options: CheckOptions) -> Result<()> {
             let server = server_path(server)?;
             eprintln!("starting Postgres, Redis, an issuer and {replicas} of {}", server.display());
             let ttl_seconds = u32::try_from(workload.ttl.as_secs()).ok();
-            let stand = Stand::start(&server, StandOptions { replicas, ttl_seconds }).await?;
+            let stand =
+                Stand::start(&server, StandOptions { replicas, ttl_seconds, ..StandOptions::default() })
+                    .await?;
             workload.expect.conflicts &= replicas > 1;
             let site = stand.site(&workload).await?;
             let report = run(&site, &workload).await?;

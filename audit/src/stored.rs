@@ -49,6 +49,10 @@ pub struct StoredEvent {
     pub salts: BTreeMap<String, String>,
 }
 
+/// Stands for what somebody stored and no reader of ours takes, such as a time without end or a number without bound:
+/// never what was sealed.
+const UNREADABLE: &str = "unreadable";
+
 /// The columns that [`StoredEvent::of_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "event_id, xid::text::bigint, position, (select epoch from log_epoch), tenant_id, \
      stream_id, version, class, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
@@ -70,9 +74,9 @@ impl StoredEvent {
             session_id: row.get(10),
             user_id: row.get(11),
             hardware_id: row.get(12),
-            occurred_at: time(row.get(13)),
+            occurred_at: row.try_get(13).map_or_else(|_| UNREADABLE.to_owned(), time),
             request_id: row.get(14),
-            data: row.get(15),
+            data: row.try_get(15).unwrap_or_else(|_| Value::String(UNREADABLE.to_owned())),
             index: None,
             salts: BTreeMap::new(),
         };

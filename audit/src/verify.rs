@@ -11,6 +11,7 @@ mod merge;
 mod offline;
 
 mod online;
+mod places;
 mod state;
 
 pub(crate) use files::{ArchivedLine, LeafLine, leaves};

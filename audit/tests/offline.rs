@@ -109,6 +109,38 @@ async fn an_export_verifies_without_the_server_and_no_line_can_be_changed() {
     is(files.tampered(|lines| twin(lines, lines.len())), Wrong::Inserted, Some(new));
 }
 
+/// A decision that no page of the log shows is in no export either: the versions say so.
+#[tokio::test]
+async fn a_version_that_is_missing_is_found() {
+    let files = Files::new().await;
+    let (log, license) = (&files.sealed.world.log, files.pool.license_id);
+    files
+        .sealed
+        .tamper(&format!("update streams set version = version + 1 where stream_id = '{license}'"))
+        .await;
+    files.sealed.live(files.pool, 1).await;
+    let (mut events, mut checkpoints) = (Ndjson(Vec::new()), Vec::new());
+    audit::export_events(log, files.pool.tenant_id, &mut events).await.unwrap();
+    audit::export_checkpoints(log, files.pool.tenant_id, &mut checkpoints).await.unwrap();
+    let lines =
+        |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+    let report = files.verify(&lines(events.0), &lines(checkpoints));
+    assert_eq!(report.findings.iter().map(|finding| finding.wrong).collect::<Vec<_>>(), [Wrong::Reordered]);
+}
+
+/// Events, leaves and heads were all cut: nothing in the files says so but the chain that goes on.
+#[tokio::test]
+async fn a_tenant_whose_heads_end_early_is_noted() {
+    let files = Files::new().await;
+    files.sealed.live(files.sealed.world.pool().await, 1).await;
+    let mut checkpoints = Vec::new();
+    audit::export_checkpoints(&files.sealed.world.log, files.pool.tenant_id, &mut checkpoints).await.unwrap();
+    let checkpoints: Vec<_> = String::from_utf8(checkpoints).unwrap().lines().map(str::to_owned).collect();
+    let report = files.verify(&files.lines("events"), &checkpoints);
+    assert_eq!(report.findings, []);
+    assert!(report.notes.iter().any(|note| note.contains("goes on to")), "{:?}", report.notes);
+}
+
 #[tokio::test]
 async fn the_file_of_checkpoints_cannot_be_changed_either() {
     let files = Files::new().await;

@@ -127,7 +127,19 @@ async fn every_change_of_events_is_found_and_named() {
     let renamed = format!("update events set event_id = '{}' where event_id = '{early}'", Uuid::from_u128(7));
     found(&sealed, "another id", &renamed, Wrong::Changed, Some(early)).await;
     let moved = format!("update events set tenant_id = gen_random_uuid() where event_id = '{early}'");
-    found(&sealed, "given to somebody else", &moved, Wrong::Reordered, Some(early)).await;
+    sealed.tamper(&moved).await;
+    let findings = sealed.verify(OnlineOptions::default()).await.findings;
+    let found_as: Vec<_> = findings.iter().map(|finding| (finding.wrong, finding.event_id)).collect();
+    assert_eq!(found_as, [(Wrong::Inserted, Some(early)), (Wrong::Reordered, Some(early))]);
+    undo(&sealed).await;
+    for unreadable in [
+        "occurred_at = 'infinity'",
+        "data = jsonb_set(data, '{seats_total}', '1e400')",
+        "data = (repeat('[', 300) || repeat(']', 300))::jsonb",
+    ] {
+        let sql = format!("update events set {unreadable} where event_id = '{early}'");
+        found(&sealed, unreadable, &sql, Wrong::Changed, Some(early)).await;
+    }
     let salt = format!("delete from salts where tenant_id = '{}' and subject = 'ada'", one.tenant_id);
     sealed.tamper(&salt).await;
     assert_eq!(sealed.finding().await.wrong, Wrong::SaltMissing);
@@ -250,6 +262,34 @@ async fn checkpoints_cannot_be_edited_or_rewound() {
     assert_eq!(report.findings[0].wrong, Wrong::CheckpointMissing, "{:?}", report.findings);
 }
 
+/// What decides reads a pool's events by version: it would obey a decision that no page of the log ever shows.
+#[tokio::test]
+async fn no_event_stands_where_no_reader_comes() {
+    let (sealed, one, _) = two_tenants().await;
+    let forged = Uuid::from_u128(7);
+    let insert = |class: &str, xid: &str, tenant: &str, version: &str| {
+        format!(
+            "insert into events (class, event_id, xid, position, tenant_id, stream_id, version, type, format, occurred_at, data)
+             select '{class}', '{forged}', {xid}, position, {tenant}, stream_id, {version}, 'license_updated', 1, occurred_at,
+               '{{\"seats_total\": 77}}'
+             from events where stream_id = '{}' and version = 1;",
+            one.license_id
+        )
+    };
+    let next = format!("(select version + 1 from streams where stream_id = '{}')", one.license_id);
+    let stands = format!("update streams set version = version + 1 where stream_id = '{}';", one.license_id);
+    let ahead = insert("decision", "'99999999'", "tenant_id", &next);
+    sealed.tamper(&format!("{ahead} {stands}")).await;
+    let findings = sealed.verify(OnlineOptions::default()).await.findings;
+    assert_eq!((findings[0].wrong, findings[0].event_id), (Wrong::Inserted, Some(forged)), "{findings:?}");
+    sealed.tamper(&stands.replace("+ 1", "- 1")).await;
+    undo(&sealed).await;
+    let denial = insert("denial", "'99999999'", "tenant_id", "null");
+    found(&sealed, "a denial ahead of the log", &denial, Wrong::Inserted, Some(forged)).await;
+    let nobodys = insert("denial", "xid", "gen_random_uuid()", "null");
+    found(&sealed, "an event of nobody", &nobodys, Wrong::Inserted, Some(forged)).await;
+}
+
 #[tokio::test]
 async fn what_is_kept_beside_the_log_must_be_what_it_says() {
     let (sealed, one, other) = two_tenants().await;
@@ -283,6 +323,7 @@ async fn what_is_kept_beside_the_log_must_be_what_it_says() {
         ("a tenant that is off", "update streams set tenant_active = not tenant_active".to_owned()),
         ("a license that begins later", "update streams set valid_from = now() where product is not null".to_owned()),
         ("a license without an end", "update streams set valid_until = 'infinity' where product is not null".to_owned()),
+        ("a stream that is gone", "delete from streams where product is not null".to_owned()),
         ("a name that is free", "delete from names".to_owned()),
         ("a name of somebody else", "update names set name = 'not-' || name where scope = 'subdomain'".to_owned()),
     ] {
@@ -294,7 +335,8 @@ async fn what_is_kept_beside_the_log_must_be_what_it_says() {
         }
         sealed
             .tamper(
-                "truncate users, seats, names; insert into users select * from kept.users;
+                "insert into streams select * from kept.streams on conflict do nothing;
+                 truncate users, seats, names; insert into users select * from kept.users;
                  insert into seats select * from kept.seats; insert into names select * from kept.names;
                  update streams s set tenant_active = k.tenant_active, license_active = k.license_active,
                    valid_from = k.valid_from, valid_until = k.valid_until

@@ -19,6 +19,8 @@ pub(super) struct Hashed {
     pub(super) erased: bool,
     /// Whether it says itself that it was sealed: in exports.
     pub(super) is_sealed: bool,
+    /// Of a decision: its stream, and its version there.
+    pub(super) version: Option<(Uuid, i64)>,
 }
 
 /// Recomputes the leaf of one event.
@@ -28,6 +30,7 @@ pub(super) fn hash_one(event: &StoredEvent, salts: &Salts) -> Hashed {
         leaf: leaf_of(event, salts),
         erased: event.user_id.as_deref().is_some_and(|user| user.starts_with(ERASED)),
         is_sealed: event.index.is_some(),
+        version: event.version.map(|version| (event.stream_id(), version)),
     }
 }
 

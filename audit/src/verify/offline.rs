@@ -1,5 +1,6 @@
 //! A tenant's export, without the server: events in one file, checkpoints and leaf index in another.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub fn verify_export(options: &OfflineOptions) -> Result<Report, AuditError> {
     let mut merge = Merge::new(tenant_id, sealed, archived(options, tenant_id)?);
     let mut index = LeafLines::open(&options.checkpoints)?;
     let mut events = EventLines::open(&options.export)?;
+    let mut turns = Turns::default();
     loop {
         if merge.wants_leaves() {
             match index.next()? {
@@ -64,7 +66,10 @@ pub fn verify_export(options: &OfflineOptions) -> Result<Report, AuditError> {
         }
         if merge.wants_events() {
             match events.next()? {
-                Some(more) => merge.events.extend(more),
+                Some(more) => {
+                    turns.follow(&more);
+                    merge.events.extend(more);
+                }
                 None => merge.no_more_events = true,
             }
         }
@@ -80,16 +85,42 @@ pub fn verify_export(options: &OfflineOptions) -> Result<Report, AuditError> {
     let finding = match (merge.finding.take(), merge.parting.take()) {
         (Some(finding), _) => Some(finding),
         (None, Some(parting)) => Some(explain(options, &merge, &parting)?),
-        (None, None) => beyond(&merge, &mut events, &mut report)?,
+        (None, None) => match beyond(&merge, &mut events, &mut turns, &mut report)? {
+            Some(finding) => Some(finding),
+            None => turns
+                .out_of_turn
+                .map(|(event, detail)| merge.about(Wrong::Reordered, Some(event), None, detail)),
+        },
     };
     report.findings.extend(finding);
     Ok(report)
+}
+
+/// The decisions of each stream, in the order of the log, are its versions from 1 on.
+#[derive(Default)]
+struct Turns {
+    last: HashMap<Uuid, i64>,
+    out_of_turn: Option<(Uuid, String)>,
+}
+
+impl Turns {
+    fn follow(&mut self, events: &[Hashed]) {
+        for event in events {
+            let Some((stream, version)) = event.version else { continue };
+            let last = self.last.insert(stream, version).unwrap_or(0);
+            if version != last + 1 && self.out_of_turn.is_none() {
+                let detail = format!("version {version} of stream {stream} comes after version {last}");
+                self.out_of_turn = Some((event.event_id, detail));
+            }
+        }
+    }
 }
 
 /// Events after the last leaf: not sealed yet if they say so themselves.
 fn beyond(
     merge: &Merge,
     events: &mut EventLines,
+    turns: &mut Turns,
     report: &mut Report,
 ) -> Result<Option<Finding>, AuditError> {
     let mut rest: Vec<Hashed> = merge.events.iter().cloned().collect();
@@ -100,7 +131,10 @@ fn beyond(
         }
         report.unsealed += rest.len() as u64;
         match events.next()? {
-            Some(more) => rest = more,
+            Some(more) => {
+                turns.follow(&more);
+                rest = more;
+            }
             None => return Ok(None),
         }
     }
@@ -157,7 +191,20 @@ fn check_checkpoints(
         }
         sealed.push(Sealed { size: one.head.size, root: one.head.root.0, number });
     }
+    let newest = sealed.last().map_or(0, |sealed| sealed.number);
+    if newest < chain_end(&public) {
+        report.notes.push(format!(
+            "the tenant's newest head is below checkpoint {newest}, the chain goes on to {}: that nothing was cut from \
+             the end since is proved only by a later head of the tenant's own (GET …/tenants/ID/checkpoints), kept \
+             elsewhere and given as --kept",
+            chain_end(&public)
+        ));
+    }
     Ok(Ok((tenant_id, sealed)))
+}
+
+fn chain_end(public: &[Checkpoint]) -> u64 {
+    public.last().map_or(0, |checkpoint| checkpoint.number)
 }
 
 /// What the file of checkpoints says is archived. Each file that it names must be there, if the folder is given.

@@ -12,6 +12,7 @@ use super::archives::Archives;
 use super::chain::{Chain, Heads, about, against_kept, signatures};
 use super::files::{Kept, leaves};
 use super::merge::{Merge, Parting, Runs, Sealed, hash_all};
+use super::places::check_places;
 use super::state::check_state;
 use super::{Finding, Report, Wrong};
 use crate::AuditError;
@@ -65,6 +66,7 @@ pub async fn verify_database(log: &EventLog, options: &OnlineOptions) -> Result<
     }
     let mut known = BTreeMap::new();
     check_chain(log, options, &keys, &mut known, &mut report).await?;
+    report.findings.extend(check_places(log, options.tenant).await?);
     for (tenant_id, heads) in tenants(log, options, known).await? {
         let finding = check_tenant(log, tenant_id, heads, options, &mut report).await?;
         report.tenants += 1;

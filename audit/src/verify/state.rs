@@ -40,28 +40,34 @@ const KEPT: [(&str, &str); 4] = [
     (include_str!("names_unlike_log.sql"), "table names: the holder of"),
 ];
 
-/// The log must reach the version at which each stream stands, without a gap: this covers what is not sealed yet.
+/// The decisions of each stream, in the order of the log, are its versions from 1 to where the stream stands: this covers
+/// what is not sealed yet.
 async fn check_streams(client: &Object, tenant_id: Uuid) -> Result<Option<Finding>, AuditError> {
-    let row = client
-        .query_opt(
-            "select s.stream_id, s.version, e.n from streams s
-             cross join lateral (select count(*) as n from events_decision e where e.stream_id = s.stream_id) e
-             where s.tenant_id = $1 and s.version <> e.n order by s.stream_id limit 1",
-            &[&tenant_id],
-        )
-        .await?;
-    Ok(row.map(|row| {
-        let (stream, version, found): (Uuid, i64, i64) = (row.get(0), row.get(1), row.get(2));
-        Finding {
-            tenant_id: Some(tenant_id),
-            wrong: if found < version { Wrong::Cut } else { Wrong::Inserted },
-            event_id: None,
-            index: None,
-            checkpoint: None,
-            detail: format!(
-                "stream {stream} stands at version {version}, the log has {found} of its decisions"
-            ),
-        }
+    let finding = |wrong, event_id, detail| Finding {
+        tenant_id: Some(tenant_id),
+        wrong,
+        event_id,
+        index: None,
+        checkpoint: None,
+        detail,
+    };
+    if let Some(row) = client.query_opt(include_str!("stream_versions.sql"), &[&tenant_id]).await? {
+        let (stream, version, found): (Uuid, Option<i64>, i64) = (row.get(0), row.get(1), row.get(2));
+        let Some(version) = version else {
+            let detail = format!("stream {stream} has {found} decisions and no row in table streams");
+            return Ok(Some(finding(Wrong::StateChanged, None, detail)));
+        };
+        let wrong = if found < version { Wrong::Cut } else { Wrong::Inserted };
+        let detail =
+            format!("stream {stream} stands at version {version}, the log has {found} of its decisions");
+        return Ok(Some(finding(wrong, None, detail)));
+    }
+    let out_of_turn = client.query_opt(include_str!("versions_out_of_turn.sql"), &[&tenant_id]).await?;
+    Ok(out_of_turn.map(|row| {
+        let (event, stream, version): (Uuid, Uuid, i64) = (row.get(0), row.get(1), row.get(2));
+        let detail =
+            format!("version {version} of stream {stream} does not come next after the one before it");
+        finding(Wrong::Reordered, Some(event), detail)
     }))
 }
 

@@ -57,6 +57,7 @@ pub async fn create_login(owner: &mut Client, tenant_id: TenantId) -> Result<New
     }
     let login = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
     let (password, verifier) = secret();
+    // The owner is a member, so that `end_analysts_in_the_way` may end its connections.
     let settings = [
         "default_transaction_read_only = on",
         "statement_timeout = '60s'",
@@ -67,6 +68,7 @@ pub async fn create_login(owner: &mut Client, tenant_id: TenantId) -> Result<New
     let make = format!(
         "create role {login} login password '{verifier}' connection limit {CONNECTIONS};
          grant {GROUP} to {login};
+         grant {login} to current_user;
          {}
          insert into analyst_logins (login, tenant_id) values ('{login}', '{tenant_id}');",
         settings.join(" ")

@@ -5,6 +5,7 @@
 //! that is frozen in the middle of a page loses its transaction after [`FROZEN`], by Postgres's own clock, and the lease
 //! with the next renewal that it misses: another replica goes on within 5 s.
 
+mod in_the_way;
 mod lag;
 mod lease;
 mod step;
@@ -60,7 +61,8 @@ static STANDS: Mutex<Option<String>> = Mutex::new(None);
 /// Runs until the process ends.
 pub async fn run(log: EventLog) {
     let reports = tokio::spawn(lag::report(log.clone()));
-    let _ended_with_this = AbortOnDrop(reports.abort_handle());
+    let clears = tokio::spawn(in_the_way::end(log.clone()));
+    let _ended_with_this = [AbortOnDrop(reports.abort_handle()), AbortOnDrop(clears.abort_handle())];
     let mut lease = Lease::new();
     let mut pause = PAUSE.0;
     loop {

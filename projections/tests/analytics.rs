@@ -242,3 +242,20 @@ async fn logins_are_rotated_listed_and_end() {
     }
     assert!(create_login(&mut owner, TenantId::mint()).await.is_err());
 }
+
+/// Postgres lets every login take a transaction's id, and readers of the log wait for all that have one.
+#[tokio::test]
+async fn an_analyst_holds_nobody_up() {
+    let two = two().await;
+    let analyst = two.analyst().await;
+    let take_an_id = "set idle_in_transaction_session_timeout = 0; begin; select pg_current_xact_id()";
+    analyst.batch_execute(take_an_id).await.unwrap();
+    let running = tokio::spawn(projections::run(two.world.log.clone()));
+    let session = SessionId::mint();
+    let now = at(chrono::Utc::now().timestamp_millis());
+    two.world.tell(&[two.other.acquired(session, "secret-user", now)]).await;
+    assert!(two.world.models.caught_up(std::time::Duration::from_secs(10)).await.unwrap());
+    running.abort();
+    assert!(analyst.simple_query("select 1").await.is_err(), "its connection was ended");
+    assert_eq!(text(&two.analyst().await, "select count(*)::text from analytics.tenant").await, "1");
+}

@@ -10,7 +10,6 @@
 
 use std::borrow::Cow;
 
-use events::{Cursor, Position};
 use merkle::{Digest, leaf_hash};
 use serde_json::Value;
 
@@ -125,11 +124,6 @@ fn write(bytes: &mut Vec<u8>, value: &Value) {
         // Strings are escaped as RFC 8785 wants: only quote, backslash and control characters, in their short forms.
         plain => member(bytes, "", plain),
     }
-}
-
-/// The place that an event's cursor names.
-pub(crate) fn place(event: &StoredEvent) -> Option<Position> {
-    event.cursor.parse::<Cursor>().ok().map(|cursor| cursor.position)
 }
 
 #[cfg(test)]

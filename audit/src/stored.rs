@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{Cursor, Position};
+use events::{CursorSeal, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -55,7 +55,8 @@ const UNREADABLE: &str = "unreadable";
 
 /// The columns that [`StoredEvent::of_row`] reads, in its order.
 pub(crate) const COLUMNS: &str = "event_id, xid::text::bigint, position, (select epoch from log_epoch), tenant_id, \
-     stream_id, version, class, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
+     stream_id, version, class, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data, \
+     (select cursor_key from log_epoch)";
 
 impl StoredEvent {
     /// An event out of a row of [`COLUMNS`].
@@ -64,7 +65,7 @@ impl StoredEvent {
         let (tenant_id, stream_id): (Uuid, Uuid) = (row.get(4), row.get(5));
         let event = Self {
             event_id: row.get(0),
-            cursor: Cursor { epoch: row.get(3), position }.to_string(),
+            cursor: cursor(row, position),
             tenant_id,
             license_id: (stream_id != tenant_id).then_some(stream_id),
             version: row.get(6),
@@ -88,6 +89,13 @@ impl StoredEvent {
     pub fn stream_id(&self) -> Uuid {
         self.license_id.unwrap_or(self.tenant_id)
     }
+}
+
+/// Nothing where the row of `log_epoch` is no epoch and key.
+fn cursor(row: &Row, place: Position) -> String {
+    let key: Option<&[u8]> = row.get(16);
+    let seal = CursorSeal::new(row.get::<_, Option<i32>>(3).unwrap_or(-1), key.unwrap_or_default());
+    seal.map(|seal| seal.seal(place).to_string()).unwrap_or_default()
 }
 
 /// A stored time, exactly.

@@ -21,7 +21,7 @@ mod time;
 
 pub use change::double_option;
 pub use codec::{CodecError, decode, encode};
-pub use cursor::{Cursor, Position};
+pub use cursor::{Cursor, CursorSeal, Position};
 pub use database::{Database, SERVICE_ROLE, connect_as_login};
 pub use envelope::{Recorded, Subject};
 pub use error::LogError;

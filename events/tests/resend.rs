@@ -234,7 +234,7 @@ async fn eight_writers_leave_the_versions_without_a_gap() {
     let versions: Vec<_> = log.iter().map(|one| one.version.unwrap()).collect();
     assert_eq!(versions, (1..=1 + 8 * 2 * EACH as i64).collect::<Vec<_>>());
     assert!(log.windows(2).all(|pair| pair[0].occurred_at <= pair[1].occurred_at));
-    assert!(log.windows(2).all(|pair| pair[0].cursor < pair[1].cursor));
+    assert!(log.windows(2).all(|pair| pair[0].cursor.position < pair[1].cursor.position));
     assert_eq!(world.log.count_seats().await.unwrap(), 8 * 2 * EACH as i64);
 }
 

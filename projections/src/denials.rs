@@ -6,7 +6,7 @@ use events::{LicenseId, LogError, TenantId, Time, UserId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::cursor::{Instant, parse_instant};
+use crate::cursor::Instant;
 use crate::page::Fold;
 use crate::query::{Page, QueryError, ReadModels, one_more};
 
@@ -63,7 +63,8 @@ impl ReadModels {
         {
             return Err(QueryError::invalid("from", "must not be after to"));
         }
-        let after = after.map(parse_instant).transpose()?;
+        let seal = self.log.cursors().await?;
+        let after = after.map(|text| Instant::open(seal, text)).transpose()?;
         let limit_and_one = one_more(limit)?;
         let client = self.log.database().get().await?;
         let statement = client.prepare_cached(include_str!("sql/denials.sql")).await?;
@@ -78,7 +79,7 @@ impl ReadModels {
         ];
         let rows = client.query(&statement, &arguments).await?;
         Ok(Page::cut(rows.iter().map(denial).collect(), limit, |row| {
-            Instant { at: row.denied_at, position: row.position }.to_string()
+            Instant { at: row.denied_at, position: row.position }.cursor(seal).to_string()
         }))
     }
 }

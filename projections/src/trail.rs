@@ -42,12 +42,7 @@ impl ReadModels {
 
     async fn log_place(&self, after: Option<&str>) -> Result<Position, QueryError> {
         let Some(text) = after else { return Ok(Position::default()) };
-        let cursor: events::Cursor = text.parse().map_err(|_| QueryError::bad_cursor())?;
-        if cursor.epoch == self.log.epoch().await? {
-            Ok(cursor.position)
-        } else {
-            Err(QueryError::bad_cursor())
-        }
+        self.log.cursors().await?.open(text).map_err(|_| QueryError::bad_cursor())
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use crate::log::EventLog;
 use crate::log::seek::{TABLES, bounds};
 use crate::{
-    Cursor, HardwareId, InvalidValue, LogError, Position, Recorded, SessionId, Subject, TenantId, Time,
+    CursorSeal, HardwareId, InvalidValue, LogError, Position, Recorded, SessionId, Subject, TenantId, Time,
     UserId, decode,
 };
 
@@ -32,7 +32,8 @@ pub struct EventFilter {
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(300);
 
 // The number has a name of its own: `order by xid` would sort by an output column called so, past every index.
-const COLUMNS: &str = "event_id, xid::text::bigint as xid_number, position, (select epoch from log_epoch) as epoch, tenant_id, \
+const COLUMNS: &str = "event_id, xid::text::bigint as xid_number, position, (select epoch from log_epoch) as epoch, \
+     (select cursor_key from log_epoch) as cursor_key, tenant_id, \
      stream_id, version, type, format, session_id, user_id, hardware_id, occurred_at, request_id, data";
 
 impl EventLog {
@@ -137,13 +138,14 @@ impl EventLog {
         Ok(row.map(|row| row.get::<_, chrono::DateTime<chrono::Utc>>(0).into()))
     }
 
-    /// The epoch that cursors of this database begin with.
+    /// What seals the cursors of this database.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn epoch(&self) -> Result<i32, LogError> {
+    pub async fn cursors(&self) -> Result<CursorSeal, LogError> {
         let client = self.database.get().await?;
-        Ok(client.query_one("select epoch from log_epoch", &[]).await?.get(0))
+        let row = client.query_one("select epoch, cursor_key from log_epoch", &[]).await?;
+        CursorSeal::new(row.get(0), row.get(1)).map_err(|error| LogError::Rejected(error.to_string()))
     }
 }
 
@@ -207,10 +209,9 @@ pub(crate) fn recorded(row: &Row) -> Result<Recorded, LogError> {
     let occurred_at: chrono::DateTime<chrono::Utc> = row.get("occurred_at");
     Ok(Recorded {
         event_id: row.get("event_id"),
-        cursor: Cursor {
-            epoch: row.get("epoch"),
-            position: Position { xid: row.get("xid_number"), position: row.get("position") },
-        },
+        cursor: CursorSeal::new(row.get("epoch"), row.get("cursor_key"))
+            .map_err(unreadable)?
+            .seal(Position { xid: row.get("xid_number"), position: row.get("position") }),
         tenant_id: TenantId(row.get("tenant_id")),
         stream_id: row.get("stream_id"),
         version: row.get("version"),

@@ -57,7 +57,7 @@ pub async fn create_login(owner: &mut Client, tenant_id: TenantId) -> Result<New
     }
     let login = format!("{PREFIX}{}", uuid::Uuid::new_v4().simple());
     let (password, verifier) = secret();
-    // The owner is a member, so that `end_analysts_in_the_way` may end its connections.
+    // The function's owner is a member, or it could not end a connection of the login.
     let settings = [
         "default_transaction_read_only = on",
         "statement_timeout = '60s'",
@@ -68,7 +68,8 @@ pub async fn create_login(owner: &mut Client, tenant_id: TenantId) -> Result<New
     let make = format!(
         "create role {login} login password '{verifier}' connection limit {CONNECTIONS};
          grant {GROUP} to {login};
-         grant {login} to current_user;
+         do $$ begin execute format('grant {login} to %I', (select pg_get_userbyid(proowner) from pg_proc
+           where oid = 'public.end_analysts_in_the_way'::regproc)); end $$;
          {}
          insert into analyst_logins (login, tenant_id) values ('{login}', '{tenant_id}');",
         settings.join(" ")

@@ -1,5 +1,7 @@
 //! Evidence: checkpoints that anybody may keep, a tenant's own, the proof of an event, certificates.
 
+use std::time::Duration;
+
 use audit::AuditError;
 use events::{TenantId, Time};
 use poem_openapi::param::{Path, Query};
@@ -7,6 +9,7 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::Any;
 use poem_openapi::{Object, OpenApi};
 use serde_json::Value;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::keys::JwkSet;
@@ -18,6 +21,12 @@ use crate::signing::PublicKey;
 
 /// Who may read a tenant's evidence.
 const READERS: [Role; 2] = [Role::TenantAdmin, Role::Auditor];
+
+/// How long a certificate waits for the seal that it rests on: a new tenant's first one is a few seconds away.
+const SEAL: Duration = Duration::from_secs(8);
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The operations.
 pub struct Checkpoints(pub App);
@@ -129,9 +138,13 @@ impl Checkpoints {
         if to > self.0.now() {
             return Err(Problem::field("to", "must not be in the future"));
         }
-        let signed =
-            audit::certificate(self.0.log(), &self.0.ring, tenant_id, from, to).await.map_err(problem)?;
-        Ok(shown(&signed))
+        let until = Instant::now() + SEAL;
+        loop {
+            match audit::certificate(self.0.log(), &self.0.ring, tenant_id, from, to).await {
+                Err(AuditError::NotSealed(_)) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                signed => return signed.map(|signed| shown(&signed)).map_err(problem),
+            }
+        }
     }
 }
 

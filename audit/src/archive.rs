@@ -151,7 +151,7 @@ async fn write(client: &Client, partition: &str, file: &Path) -> Result<Written,
             if rows.is_empty() {
                 break;
             }
-            for (mut event, place) in rows.iter().map(StoredEvent::of_row) {
+            for (mut event, place) in rows.iter().map(StoredEvent::shown) {
                 let index = match &mut index {
                     Some(index) => index,
                     None => index.insert(Index::before(client, tenant_id, place).await?),

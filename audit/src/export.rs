@@ -67,7 +67,7 @@ pub async fn export_events(
             return Ok(count);
         }
         let salts = salts_of(&client, tenant_id, &rows).await?;
-        for (mut event, place) in rows.iter().map(StoredEvent::of_row) {
+        for (mut event, place) in rows.iter().map(StoredEvent::shown) {
             after = place;
             while archived.contains(index) {
                 index += 1;

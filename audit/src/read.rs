@@ -161,7 +161,7 @@ pub async fn event_proof(
          where event_id = $1 and class in ('decision', 'denial', 'heartbeat') and tenant_id = $2"
     );
     let Some(row) = client.query_opt(&sql, &[&event_id, &tenant_id.0]).await? else { return Ok(None) };
-    let (event, place) = StoredEvent::of_row(&row);
+    let (event, place) = StoredEvent::shown(&row);
     let leaves = client
         .query_opt(
             "select first, event_ids, hashes from leaves

@@ -87,6 +87,13 @@ async fn an_export_verifies_without_the_server_and_no_line_can_be_changed() {
     assert_eq!(report.findings, []);
     assert_eq!(report.events as usize, files.ids.len());
     assert_eq!(report.unsealed, 0);
+    let seal = files.sealed.world.log.cursors().await.unwrap();
+    let cursor = |line: &String| serde_json::from_str::<StoredEvent>(line).unwrap().cursor;
+    let places: Vec<_> = files.lines("events").iter().map(|line| seal.open(&cursor(line)).unwrap()).collect();
+    assert!(places.is_sorted_by(|one, next| one < next), "each is told with its place");
+    let proof =
+        event_proof(&files.sealed.world.log, files.pool.tenant_id, files.ids[3]).await.unwrap().unwrap();
+    assert_eq!(seal.open(&proof.event.cursor), Ok(places[3]));
     let id = |n: usize| Some(files.ids[n]);
     let is = |finding: Finding, wrong: Wrong, event: Option<Uuid>| {
         assert_eq!((finding.wrong, finding.event_id), (wrong, event), "{finding}");

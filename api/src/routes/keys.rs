@@ -72,12 +72,11 @@ impl Keys {
     /// Every key that can still verify an unexpired license token
     #[oai(path = "/.well-known/jwks.json", method = "get", operation_id = "jwks")]
     async fn jwks(&self, request: &poem::Request) -> Kept<JwkSet> {
-        let mut set = self.0.ring.jwk_set();
+        let (mut set, tag) = self.0.ring.jwk_set().await;
         let keys = match set["keys"].take() {
             Value::Array(keys) => keys.into_iter().map(Any).collect(),
             _ => Vec::new(),
         };
-        let etag = format!("\"{}\"", self.0.ring.fingerprint());
-        keep(request, JwkSet { keys }, etag)
+        keep(request, JwkSet { keys }, format!("\"{tag}\""))
     }
 }

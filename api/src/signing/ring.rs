@@ -2,7 +2,8 @@
 //!
 //! Keys live in Postgres from their first publication until their last use plus the longest grace, or until they are
 //! retired. A new key is published for over an hour before it signs: by then every client's copy of the set
-//! (`max-age` one hour) has it. What is done with keys are events (`register.rs`); a replica sees an act within `POLL`.
+//! (`max-age` one hour) has it. What is done with keys are events (`register.rs`); a replica sees an act within `POLL`,
+//! and before it answers which keys are published: a key that had to sign at once may be younger than `POLL`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{Event, EventLog};
+use events::{Event, EventLog, PublishedKey};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use super::batch::Batcher;
 use super::register::{Register, record, unavailable};
@@ -27,6 +29,9 @@ pub(crate) const REFRESH: Duration = Duration::from_secs(60);
 
 /// How often the ring asks whether something was done with the keys.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Longest time that a question for the published keys waits to learn of an act; after it, what is known is told.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest time that one signature may take.
 pub(super) const SIGN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,18 +58,26 @@ pub struct KeyRing {
     log: EventLog,
     schedule: Schedule,
     keys: Arc<ArcSwap<Keys>>,
+    /// What was published when it was last asked, and when that was: one question at a time, for all who wait.
+    asked: Arc<Mutex<(Instant, Published)>>,
     /// With shared signatures.
     batcher: Option<Batcher>,
+}
+
+/// The keys that can still verify an unexpired token.
+#[derive(Clone)]
+struct Published {
+    keys: Arc<[PublicKey]>,
+    /// Of the register that this was read beside.
+    version: i64,
 }
 
 pub(super) struct Keys {
     /// `None`: every key was retired, and there is no new one yet.
     current: Option<PublicKey>,
-    published: Vec<PublicKey>,
+    published: Published,
     /// What the signer had, oldest first, retired ones included.
     held: Vec<PublicKey>,
-    /// Of the register that this was made from.
-    version: i64,
     /// When the next key may sign.
     ripe_in: Option<Duration>,
 }
@@ -99,12 +112,13 @@ impl KeyRing {
                     .to_owned(),
             ));
         }
+        let asked = Arc::new(Mutex::new((Instant::now(), keys.published.clone())));
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let batcher = match schedule.token_format {
             TokenFormat::Jwt => None,
             TokenFormat::Batch => Some(Batcher::start(signer.clone(), keys.clone())),
         };
-        let ring = Self { signer, log, schedule, keys, batcher };
+        let ring = Self { signer, log, schedule, keys, asked, batcher };
         tokio::spawn(ring.clone().refresh());
         Ok(ring)
     }
@@ -116,7 +130,8 @@ impl KeyRing {
             tokio::time::sleep(POLL).await;
             let known = self.keys.load_full();
             let due = known.ripe_in.map_or(REFRESH, |ripe_in| ripe_in.min(REFRESH));
-            let acted = Register::version(&self.log).await.is_ok_and(|version| version != known.version);
+            let acted =
+                Register::version(&self.log).await.is_ok_and(|version| version != known.published.version);
             if !acted && looked.elapsed() < due {
                 continue;
             }
@@ -152,19 +167,38 @@ impl KeyRing {
         self.keys.load().current()
     }
 
-    /// Every key that can still verify an unexpired token.
-    #[must_use]
-    pub fn jwk_set(&self) -> Value {
-        let keys = self.keys.load();
-        json!({ "keys": keys.published.iter().map(PublicKey::jwk).collect::<Vec<_>>() })
+    /// Every key that can still verify an unexpired token, and an entity tag that changes whenever they do.
+    ///
+    /// A key signs only after its publication was recorded, so who asks with a token in hand finds its key, whichever
+    /// replica answers. Without the database it is what was known.
+    pub async fn jwk_set(&self) -> (Value, String) {
+        let published = tokio::time::timeout(ASK_TIMEOUT, self.published()).await;
+        let published = match published {
+            Ok(Ok(published)) => published,
+            Ok(Err(_)) | Err(_) => self.keys.load().published.clone(),
+        };
+        let kids: Vec<_> = published.keys.iter().map(|key| key.kid.as_str()).collect();
+        let tag = URL_SAFE_NO_PAD.encode(Sha256::digest(kids.join(" ").as_bytes()));
+        (json!({ "keys": published.keys.iter().map(PublicKey::jwk).collect::<Vec<_>>() }), tag)
     }
 
-    /// Changes whenever the set of published keys does.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
-        let keys = self.keys.load();
-        let kids: Vec<_> = keys.published.iter().map(|key| key.kid.as_str()).collect();
-        URL_SAFE_NO_PAD.encode(Sha256::digest(kids.join(" ").as_bytes()))
+    async fn published(&self) -> Result<Published, SigningError> {
+        let begun = Instant::now();
+        let mut asked = self.asked.lock().await;
+        if asked.0 < begun {
+            let now = Instant::now();
+            let version = Register::version(&self.log).await?;
+            let known = self.keys.load().published.clone();
+            if known.version == version {
+                asked.1 = known;
+            } else if asked.1.version != version {
+                let register = Register::read(&self.log).await?;
+                let keys = self.log.published_keys(LONGEST_GRACE).await.map_err(unavailable)?;
+                asked.1 = Published::of(&keys, &register)?;
+            }
+            asked.0 = now;
+        }
+        Ok(asked.1.clone())
     }
 
     /// Whether tokens of one moment share a signature.
@@ -219,6 +253,15 @@ impl KeyRing {
     }
 }
 
+impl Published {
+    /// What was published and not retired.
+    fn of(keys: &[PublishedKey], register: &Register) -> Result<Self, SigningError> {
+        let kept = keys.iter().filter(|key| !register.is_retired(&key.kid));
+        let keys = kept.map(|key| PublicKey::from_pem(&key.public_key)).collect::<Result<_, _>>()?;
+        Ok(Self { keys, version: register.version })
+    }
+}
+
 impl Keys {
     pub(super) fn current(&self) -> Result<PublicKey, SigningError> {
         let none = || SigningError::Unavailable("every signing key was retired".to_owned());
@@ -267,14 +310,9 @@ async fn survey(
     if let Some(current) = &current {
         log.touch_key(&current.kid).await.map_err(unavailable)?;
     }
-    let published = published
-        .iter()
-        .filter(|one| !register.is_retired(&one.kid))
-        .map(|one| PublicKey::from_pem(&one.public_key))
-        .collect::<Result<_, _>>()?;
     let ripening = ages.iter().filter_map(|(_, age)| schedule.published_before_use.checked_sub(*age));
     let ripe_in = ripening.filter(|left| !left.is_zero()).min();
-    Ok(Keys { current, published, held, version: register.version, ripe_in })
+    Ok(Keys { current, published: Published::of(&published, &register)?, held, ripe_in })
 }
 
 /// Puts keys into the published set, and records those that were not recorded.

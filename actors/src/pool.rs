@@ -29,6 +29,8 @@ use batch::{Context, Core, Pending};
 use beat::Beaten;
 use command::Command;
 
+use crate::writer::{COMPANY, LANES};
+
 /// Most commands of one batch.
 const MAX_BATCH: usize = 512;
 
@@ -76,8 +78,8 @@ pub(crate) struct Shell {
     core: Option<Box<Core>>,
     busy: bool,
     waiting: Vec<Pending>,
-    /// Heartbeats go beside the batch: they need no core.
-    beating: bool,
+    /// Heartbeats go beside the batch: they need no core. How many appends of them are under way.
+    beating: usize,
     beats: Vec<Pending>,
     /// Heartbeats that `core` has not been told of.
     beaten: HashMap<SessionId, Time>,
@@ -96,7 +98,7 @@ impl Actor for Pool {
             core: None,
             busy: false,
             waiting: Vec::new(),
-            beating: false,
+            beating: 0,
             beats: Vec::new(),
             beaten: HashMap::new(),
             timer: None,
@@ -134,8 +136,12 @@ impl Actor for Pool {
                 shell.core = finished.core;
             }
             Message::Beaten(Ok(beaten)) => {
-                shell.beating = false;
-                shell.beaten.extend(beaten);
+                shell.beating -= 1;
+                for (session_id, deadline) in beaten {
+                    // Of two appends the later one may be answered first.
+                    let known = shell.beaten.entry(session_id).or_insert(deadline);
+                    *known = deadline.max(*known);
+                }
             }
             Message::Done(Err(panic)) | Message::Beaten(Err(panic)) => {
                 return Err(format!("pool {} panicked: {panic}", self.license_id).into());
@@ -143,7 +149,8 @@ impl Actor for Pool {
             #[cfg(any(test, feature = "fail-points"))]
             Message::Panic => shell.panic_next = true,
         }
-        if !shell.beating && !shell.beats.is_empty() {
+        let enough = if shell.beating == 0 { 1 } else { COMPANY };
+        if shell.beating < LANES && shell.beats.len() >= enough {
             self.beat(&myself, shell);
         }
         if !shell.busy {
@@ -173,7 +180,7 @@ impl Pool {
     fn beat(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
         let rest = shell.beats.split_off(shell.beats.len().min(MAX_BATCH));
         let beats = std::mem::replace(&mut shell.beats, rest);
-        shell.beating = true;
+        shell.beating += 1;
         let (context, license_id) = (self.context.clone(), self.license_id);
         let span = span_of(&beats);
         let work = async move {

@@ -23,7 +23,10 @@ use crate::fail_point;
 use dispatch::Dispatch;
 
 /// Statements under way at a time, each on a connection of its own.
-const LANES: usize = 2;
+pub(crate) const LANES: usize = 2;
+
+/// Events that make a statement beside another worth it (docs/adr/0016).
+pub(crate) const COMPANY: usize = 24;
 
 /// Jobs that may wait: at most one of each live pool, and a few administrative ones.
 const QUEUE: usize = 32_768;

@@ -1,5 +1,6 @@
 //! Heartbeats. They need no state, for Postgres judges each by its seats table, and they never conflict: so they do not
-//! wait for the pool's decisions. Those that arrive while an append of heartbeats is under way go together in the next.
+//! wait for the pool's decisions. Those that arrive while an append of heartbeats is under way go together in the next,
+//! beside it if they are many.
 //!
 //! Delivery: as in `batch.rs`. A heartbeat is answered from its committed event only.
 

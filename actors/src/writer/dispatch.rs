@@ -10,13 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Backlog, Job, LANES, Queued, Work};
+use super::{Backlog, COMPANY, Job, LANES, Queued, Work};
 
 /// Bound of a statement, in events; a job that is larger by itself goes alone.
 const MAX_EVENTS: usize = 2_000;
-
-/// Jobs that make a statement beside another worth it.
-const COMPANY: usize = 24;
 
 /// Longest time that fewer wait for the other statement to end: it may stand before a lock that concerns them little.
 const BESIDE: Duration = Duration::from_millis(5);
@@ -98,7 +95,7 @@ impl Dispatch {
             }
             let until = if self.backlog.is_long() {
                 group.until
-            } else if self.free.len() < LANES && group.jobs.len() < COMPANY {
+            } else if self.free.len() < LANES && group.events < COMPANY {
                 group.begun + BESIDE
             } else {
                 return None;

@@ -40,7 +40,7 @@ impl<T: DeserializeOwned> Body<T> {
     /// A problem that names the first field that is missing or has the wrong type.
     pub fn parse(&self) -> std::result::Result<T, Problem> {
         let fields = self.read.as_ref().map_err(Clone::clone)?;
-        serde_path_to_error::deserialize(Value::Object(fields.clone())).map_err(|error| {
+        serde_path_to_error::deserialize(fields).map_err(|error| {
             let path = error.path().to_string();
             let why = error.into_inner().to_string();
             let field = match why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {

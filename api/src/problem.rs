@@ -12,7 +12,9 @@ use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registr
 use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object};
 use projections::QueryError;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+
+use crate::routes::licenses::SeatCount;
 
 /// Seconds after which a caller without a seat may ask again.
 const RETRY_SEAT: u64 = 30;
@@ -144,29 +146,29 @@ impl Problem {
     #[must_use]
     pub fn respond(&self, request_id: &str) -> Response {
         let (status, code, title) = self.kind();
-        let mut body = Map::new();
-        body.insert("type".to_owned(), json!(format!("https://auth.coditect.ai/problems/{code}")));
-        body.insert("title".to_owned(), json!(title));
-        body.insert("status".to_owned(), json!(status.as_u16()));
-        body.insert("detail".to_owned(), json!(self.detail()));
-        body.insert("code".to_owned(), json!(code));
-        body.insert("request_id".to_owned(), json!(request_id));
+        let mut body = ProblemShape {
+            kind: format!("https://auth.coditect.ai/problems/{code}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code: code.to_owned(),
+            request_id: request_id.to_owned(),
+            field: None,
+            reason: None,
+            seats: None,
+        };
         match self {
-            Self::InvalidRequest { field: Some(field), .. } => {
-                body.insert("field".to_owned(), json!(field));
-            }
+            Self::InvalidRequest { field, .. } => body.field.clone_from(field),
             Self::NoSeatsAvailable { used, total } => {
-                body.insert("seats".to_owned(), json!({ "used": used, "total": total.get() }));
+                body.seats = Some(SeatCount { used: *used, total: total.get() });
             }
-            Self::SessionEnded(end) => {
-                body.insert("reason".to_owned(), json!(end.as_str()));
-            }
+            Self::SessionEnded(end) => body.reason = Some(end.as_str().to_owned()),
             _ => {}
         }
         let mut response = Response::builder()
             .status(status)
             .content_type("application/problem+json")
-            .body(Value::Object(body).to_string());
+            .body(serde_json::to_vec(&body).unwrap_or_default());
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds() {
             headers.insert(header::RETRY_AFTER, seconds.into());
@@ -270,11 +272,12 @@ impl From<NoAnswer> for Problem {
 }
 
 /// The shape of every error, for the OpenAPI document.
-#[derive(Object)]
+#[derive(Object, Serialize)]
 #[oai(rename = "Problem")]
 struct ProblemShape {
     /// A URI that names the kind of problem
     #[oai(rename = "type")]
+    #[serde(rename = "type")]
     kind: String,
     /// For people
     title: String,
@@ -287,11 +290,14 @@ struct ProblemShape {
     /// As in the header X-Request-Id
     request_id: String,
     /// With `invalid_request`: which field
+    #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// With `session_ended`: `expired`, `released` or `revoked`
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// With `no_seats_available`
-    seats: Option<crate::routes::licenses::SeatCount>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seats: Option<SeatCount>,
 }
 
 impl ApiResponse for Problem {

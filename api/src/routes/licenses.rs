@@ -8,7 +8,7 @@ use actors::{Answer, Request};
 use events::{SessionEnd, SessionId, SessionPlace, TenantId, Time};
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::app::{App, DECISION_DEADLINE};
 use crate::auth::{Caller, Credentials};
@@ -57,7 +57,7 @@ pub struct SessionBody {
 }
 
 /// Seats of a pool.
-#[derive(Object, Debug, Clone, Copy)]
+#[derive(Object, Serialize, Debug, Clone, Copy)]
 pub struct SeatCount {
     /// In use
     pub used: u32,

@@ -6,6 +6,10 @@
 alter table usage_buckets set (fillfactor = 50);
 alter table usage_scopes set (fillfactor = 50);
 alter table usage_users set (fillfactor = 50);
+-- A rebuild that is under way goes on with the tables that it has.
+alter table if exists usage_buckets_next set (fillfactor = 50);
+alter table if exists usage_scopes_next set (fillfactor = 50);
+alter table if exists usage_users_next set (fillfactor = 50);
 
 -- As before (V7), and the tables that it makes leave as much room as those that they will replace.
 create or replace function begin_rebuild(p_projection text, p_fold integer) returns boolean

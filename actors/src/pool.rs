@@ -137,8 +137,8 @@ impl Actor for Pool {
             }
             Message::Beaten(Ok(beaten)) => {
                 shell.beating -= 1;
+                // Of two appends the later one may be answered first.
                 for (session_id, deadline) in beaten {
-                    // Of two appends the later one may be answered first.
                     let known = shell.beaten.entry(session_id).or_insert(deadline);
                     *known = deadline.max(*known);
                 }
@@ -149,8 +149,7 @@ impl Actor for Pool {
             #[cfg(any(test, feature = "fail-points"))]
             Message::Panic => shell.panic_next = true,
         }
-        let enough = if shell.beating == 0 { 1 } else { COMPANY };
-        if shell.beating < LANES && shell.beats.len() >= enough {
+        while shell.may_beat() {
             self.beat(&myself, shell);
         }
         if !shell.busy {
@@ -162,6 +161,12 @@ impl Actor for Pool {
 }
 
 impl Shell {
+    /// Whether heartbeats wait, and enough of them if others are under way.
+    fn may_beat(&self) -> bool {
+        let enough = if self.beating == 0 { 1 } else { COMPANY };
+        self.beating < LANES && self.beats.len() >= enough
+    }
+
     /// What heartbeats moved: deadlines in the state, and in the mirror when its turn comes.
     fn tell_core(&mut self) {
         if self.beaten.is_empty() {

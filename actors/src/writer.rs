@@ -28,7 +28,7 @@ pub(crate) const LANES: usize = 2;
 /// Events that make a statement beside another worth it (docs/adr/0016).
 pub(crate) const COMPANY: usize = 24;
 
-/// Jobs that may wait: at most one of each live pool, and a few administrative ones.
+/// Jobs that may wait: at most three of each live pool, as it has one of decisions and two of heartbeats under way.
 const QUEUE: usize = 32_768;
 
 /// Answers that wait for a signature before jobs are worth gathering: some 12 ms of work for two cores (RSA-4096, 1.5 ms

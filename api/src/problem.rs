@@ -271,7 +271,7 @@ impl From<NoAnswer> for Problem {
     }
 }
 
-/// The shape of every error, for the OpenAPI document.
+/// The body of every error.
 #[derive(Object, Serialize)]
 #[oai(rename = "Problem")]
 struct ProblemShape {

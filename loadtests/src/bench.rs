@@ -64,9 +64,13 @@ pub struct BenchOptions {
 /// Measures and prints. Everything that was started is ended before this returns.
 pub async fn bench(options: BenchOptions) -> Result<()> {
     let mut sheet = Sheet::new(&options);
-    service(&options, &mut sheet).await?;
-    if let Some(baseline) = &options.baseline {
-        compared(&options, baseline, &mut sheet).await?;
+    // One after the other in each run: a machine that slows down meanwhile slows down both.
+    for run in 1..=options.runs {
+        eprintln!("run {run} of {}", options.runs);
+        service(&options, &mut sheet).await?;
+        if let Some(baseline) = &options.baseline {
+            compared(&options, baseline, &mut sheet).await?;
+        }
     }
     println!("{}", sheet.table());
     if let Some(path) = &options.json {
@@ -82,12 +86,8 @@ async fn service(options: &BenchOptions, sheet: &mut Sheet) -> Result<()> {
     let redis_url = options.redis_url.clone();
     let stand = Stand::start(&server, StandOptions { redis_url, ..StandOptions::default() }).await?;
     let fields = service_fields(options, &stand).await?;
-    let measurements = options.measurements();
-    for run in 1..=options.runs {
-        eprintln!("run {run} of {}", options.runs);
-        sheet.add_signing(signing::measure(options.measured.min(Duration::from_secs(3))).await?);
-        run_all("service", &fields, &measurements, options, stand.server_pid(), sheet).await?;
-    }
+    sheet.add_signing(signing::measure(options.measured.min(Duration::from_secs(3))).await?);
+    run_all("service", &fields, &options.measurements(), options, stand.server_pid(), sheet).await?;
     stand.stop().await
 }
 
@@ -117,10 +117,7 @@ async fn compared(options: &BenchOptions, baseline: &BaselineOptions, sheet: &mu
         eprintln!("starting {} with {seats} seats a tenant", baseline.dir.display());
         let server = Baseline::start(baseline, options.tenants, seats).await?;
         let fields = baseline_fields(options, &server)?;
-        for run in 1..=options.runs {
-            eprintln!("run {run} of {}", options.runs);
-            run_all("baseline", &fields, &measurements, options, None, sheet).await?;
-        }
+        run_all("baseline", &fields, &measurements, options, None, sheet).await?;
         server.stop().await;
     }
     Ok(())

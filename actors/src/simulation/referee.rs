@@ -1,4 +1,4 @@
-//! The log in memory: the rules of `schema/V13__append.sql` as far as seats are concerned, for one pool.
+//! The log in memory: the rules of `schema/V18__append.sql` as far as seats are concerned, for one pool.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

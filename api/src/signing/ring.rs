@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::{Event, EventLog, PublishedKey};
+use events::{Event, EventLog};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
@@ -58,8 +58,8 @@ pub struct KeyRing {
     log: EventLog,
     schedule: Schedule,
     keys: Arc<ArcSwap<Keys>>,
-    /// What was published when it was last asked, and when that was: one question at a time, for all who wait.
-    asked: Arc<Mutex<(Instant, Published)>>,
+    /// When it was last asked what is published.
+    asked: Arc<Mutex<Instant>>,
     /// With shared signatures.
     batcher: Option<Batcher>,
 }
@@ -72,12 +72,15 @@ struct Published {
     version: i64,
 }
 
+#[derive(Clone)]
 pub(super) struct Keys {
     /// `None`: every key was retired, and there is no new one yet.
     current: Option<PublicKey>,
     published: Published,
     /// What the signer had, oldest first, retired ones included.
     held: Vec<PublicKey>,
+    /// Of the register that the key was picked by.
+    version: i64,
     /// When the next key may sign.
     ripe_in: Option<Duration>,
 }
@@ -112,7 +115,7 @@ impl KeyRing {
                     .to_owned(),
             ));
         }
-        let asked = Arc::new(Mutex::new((Instant::now(), keys.published.clone())));
+        let asked = Arc::new(Mutex::new(Instant::now()));
         let keys = Arc::new(ArcSwap::from_pointee(keys));
         let batcher = match schedule.token_format {
             TokenFormat::Jwt => None,
@@ -130,8 +133,7 @@ impl KeyRing {
             tokio::time::sleep(POLL).await;
             let known = self.keys.load_full();
             let due = known.ripe_in.map_or(REFRESH, |ripe_in| ripe_in.min(REFRESH));
-            let acted =
-                Register::version(&self.log).await.is_ok_and(|version| version != known.published.version);
+            let acted = Register::version(&self.log).await.is_ok_and(|version| version != known.version);
             if !acted && looked.elapsed() < due {
                 continue;
             }
@@ -170,35 +172,34 @@ impl KeyRing {
     /// Every key that can still verify an unexpired token, and an entity tag that changes whenever they do.
     ///
     /// A key signs only after its publication was recorded, so who asks with a token in hand finds its key, whichever
-    /// replica answers. Without the database it is what was known.
+    /// replica answers. Without the database it is what was known last.
     pub async fn jwk_set(&self) -> (Value, String) {
-        let published = tokio::time::timeout(ASK_TIMEOUT, self.published()).await;
-        let published = match published {
-            Ok(Ok(published)) => published,
-            Ok(Err(_)) | Err(_) => self.keys.load().published.clone(),
-        };
+        let asked = tokio::time::timeout(ASK_TIMEOUT, self.ask()).await;
+        if let Err(error) =
+            asked.unwrap_or_else(|_| Err(SigningError::Unavailable("no answer in time".to_owned())))
+        {
+            tracing::warn!(%error, "whether other keys are published is not known: the last ones are told");
+        }
+        let published = self.keys.load().published.clone();
         let kids: Vec<_> = published.keys.iter().map(|key| key.kid.as_str()).collect();
         let tag = URL_SAFE_NO_PAD.encode(Sha256::digest(kids.join(" ").as_bytes()));
         (json!({ "keys": published.keys.iter().map(PublicKey::jwk).collect::<Vec<_>>() }), tag)
     }
 
-    async fn published(&self) -> Result<Published, SigningError> {
+    /// Learns what is published now, if something was done with the keys: one question at a time, for all who wait.
+    async fn ask(&self) -> Result<(), SigningError> {
         let begun = Instant::now();
         let mut asked = self.asked.lock().await;
-        if asked.0 < begun {
-            let now = Instant::now();
-            let version = Register::version(&self.log).await?;
-            let known = self.keys.load().published.clone();
-            if known.version == version {
-                asked.1 = known;
-            } else if asked.1.version != version {
-                let register = Register::read(&self.log).await?;
-                let keys = self.log.published_keys(LONGEST_GRACE).await.map_err(unavailable)?;
-                asked.1 = Published::of(&keys, &register)?;
-            }
-            asked.0 = now;
+        if *asked >= begun {
+            return Ok(());
         }
-        Ok(asked.1.clone())
+        let now = Instant::now();
+        if Register::version(&self.log).await? != self.keys.load().published.version {
+            let published = Published::read(&self.log, &Register::read(&self.log).await?).await?;
+            self.keys.rcu(|keys| Keys { published: published.clone(), ..Keys::clone(keys) });
+        }
+        *asked = now;
+        Ok(())
     }
 
     /// Whether tokens of one moment share a signature.
@@ -254,8 +255,9 @@ impl KeyRing {
 }
 
 impl Published {
-    /// What was published and not retired.
-    fn of(keys: &[PublishedKey], register: &Register) -> Result<Self, SigningError> {
+    /// What was published and not retired. Read after the register: a key's row precedes its events.
+    async fn read(log: &EventLog, register: &Register) -> Result<Self, SigningError> {
+        let keys = log.published_keys(LONGEST_GRACE).await.map_err(unavailable)?;
         let kept = keys.iter().filter(|key| !register.is_retired(&key.kid));
         let keys = kept.map(|key| PublicKey::from_pem(&key.public_key)).collect::<Result<_, _>>()?;
         Ok(Self { keys, version: register.version })
@@ -312,7 +314,8 @@ async fn survey(
     }
     let ripening = ages.iter().filter_map(|(_, age)| schedule.published_before_use.checked_sub(*age));
     let ripe_in = ripening.filter(|left| !left.is_zero()).min();
-    Ok(Keys { current, published: Published::of(&published, &register)?, held, ripe_in })
+    let published = Published::read(log, &register).await?;
+    Ok(Keys { current, published, held, version: register.version, ripe_in })
 }
 
 /// Puts keys into the published set, and records those that were not recorded.

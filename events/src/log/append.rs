@@ -1,4 +1,4 @@
-//! The one door. A batch goes in one statement; see `schema/V13__append.sql` for what it checks.
+//! The one door. A batch goes in one statement; see `schema/V18__append.sql` for what it checks.
 
 use std::time::Duration;
 

@@ -60,6 +60,11 @@ impl Sheet {
         self.signing = Signing { per_second: of(|s| s.per_second), alone_p50_ms: of(|s| s.alone_p50_ms) };
     }
 
+    /// Says what is measured from now on.
+    pub fn announce(&self, server: &str, measurement: Measurement) {
+        eprintln!("  measuring {server} {} {}", measurement.work, place(measurement, self.tenants));
+    }
+
     /// One more run of a measurement.
     pub fn add(
         &mut self,

@@ -51,6 +51,7 @@ pub async fn run_all(
             Work::Acquire => {}
         }
         let (limits, connections) = limits(*measurement, options);
+        sheet.announce(server, *measurement);
         let meter = Meter::start(server_pid);
         let summary = field.measure(measurement.work, limits, connections).await?;
         let cores = meter.stop();

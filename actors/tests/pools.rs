@@ -148,6 +148,36 @@ async fn a_heartbeat_does_not_wait_for_the_pools_decisions() {
     assert!(matches!(deciding.await, Ok(Answer::Granted(_))));
 }
 
+/// One seat's row is held by somebody else: its heartbeat waits, and as many others as are worth a statement do not.
+#[tokio::test]
+async fn many_heartbeats_do_not_wait_for_those_under_way() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(40).await;
+    let users: Vec<_> = (0..25).map(|number| format!("user-{number}")).collect();
+    let mut seats = Vec::new();
+    for user in &users {
+        replica.join(tenant_id, user).await;
+        seats.push((replica.granted(license_id, user).await.session_id, user));
+    }
+    let (held, user) = seats.pop().unwrap();
+    let busy = world.superuser().await;
+    let lock = format!("begin; select from seats where session_id = '{held}' for update");
+    busy.batch_execute(&lock).await.unwrap();
+
+    let waits = replica.heartbeat(license_id, held, user);
+    let others = join_all(seats.iter().map(|(seat, user)| replica.heartbeat(license_id, *seat, user)));
+    tokio::pin!(waits);
+    let answers = tokio::select! {
+        biased;
+        answer = &mut waits => panic!("answered although its row is held: {answer:?}"),
+        answers = others => answers,
+    };
+    assert!(answers.iter().all(|answer| matches!(answer, Answer::Alive { .. })), "{answers:?}");
+    busy.batch_execute("commit").await.unwrap();
+    assert!(matches!(waits.await, Answer::Alive { .. }));
+}
+
 /// Another replica's: it has never loaded the pool, and is asked for heartbeats alone.
 #[tokio::test]
 async fn a_switch_and_a_limit_hold_on_the_other_replica_at_once() {

@@ -19,6 +19,9 @@ use crate::stored::{COLUMNS, StoredEvent};
 /// Events of one transaction.
 const PAGE: i64 = 5_000;
 
+/// Events that are read, or hashed, before others on the same thread have their turn: some 2 ms of work.
+const TURN: usize = 256;
+
 /// Levels of subtrees whose roots are stored: every eighth.
 pub(crate) const STORED_LEVELS: u8 = 8;
 
@@ -59,9 +62,12 @@ pub(super) async fn page(
 
     let mut parts: BTreeMap<Uuid, Part> = BTreeMap::new();
     let mut last = after;
-    for (event, position) in rows.iter().map(StoredEvent::of_row) {
-        last = position;
-        parts.entry(event.tenant_id).or_default().events.push((event, position));
+    for turn in rows.chunks(TURN) {
+        for (event, position) in turn.iter().map(StoredEvent::of_row) {
+            last = position;
+            parts.entry(event.tenant_id).or_default().events.push((event, position));
+        }
+        tokio::task::yield_now().await;
     }
     let transaction = client.transaction().await?;
     // Recomputed from the log if a crash loses it; a seal, which comes after, waits for the disk for all of it.
@@ -110,6 +116,7 @@ async fn write(transaction: &Transaction<'_>, parts: &BTreeMap<Uuid, Part>) -> R
     let mut leaves = Leaves::default();
     let mut nodes = Nodes::default();
     let nobody = Salts::default();
+    let mut hashed = 0;
     for (tenant_id, part) in parts {
         let salts = salts.get(tenant_id).unwrap_or(&nobody);
         let tree = trees.entry(*tenant_id).or_default();
@@ -120,6 +127,10 @@ async fn write(transaction: &Transaction<'_>, parts: &BTreeMap<Uuid, Part>) -> R
             ids.extend_from_slice(event.event_id.as_bytes());
             hashes.extend_from_slice(&leaf.0);
             tree.append(leaf, |node, hash| nodes.add(*tenant_id, node, hash));
+            hashed += 1;
+            if hashed % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         if let Some((_, place)) = part.events.last() {
             leaves.add(*tenant_id, first, *place, ids, hashes);

@@ -2,7 +2,7 @@
 //!
 //! Traps of ractor met here. Mailboxes are unbounded: a permit is taken before a command is sent and travels in it.
 //! A handler cannot drain its mailbox: commands gather in `waiting` while a batch runs in a task of its own, which owns
-//! the reply ports; heartbeats likewise, beside the batch (`pool/beat.rs`).
+//! the reply ports. Heartbeats do not come this way (`pool/beat.rs`).
 //! A panic in such a task comes back as a failed completion, and kills the actor on purpose: its supervisor starts
 //! another, which loads the pool from its snapshot and the log.
 
@@ -16,10 +16,10 @@ pub(crate) mod mirror;
 pub(crate) mod plan;
 pub mod state;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use events::{LicenseId, LogError, SessionId, Time};
+use events::{LicenseId, LogError};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
@@ -28,8 +28,6 @@ use tracing::Instrument;
 use batch::{Context, Core, Pending};
 use beat::Beaten;
 use command::Command;
-
-use crate::writer::{COMPANY, LANES};
 
 /// Most commands of one batch.
 const MAX_BATCH: usize = 512;
@@ -43,6 +41,9 @@ const EXPIRY_SLACK: Duration = Duration::from_millis(30);
 /// Shortest pause between two timers of a pool, so that a deadline that cannot be ended yet does not spin.
 const MIN_TIMER: Duration = Duration::from_millis(100);
 
+/// Heartbeats that the state is told of before others have their turn: a tenth of a millisecond.
+const TURN: usize = 64;
+
 /// How long a pool that is asked for heartbeats alone waits before it loads its state, and loads it again if that fails.
 const LOAD_AFTER: Duration = Duration::from_secs(1);
 
@@ -52,8 +53,8 @@ pub(crate) enum Message {
     Ask(Box<Pending>),
     /// The batch under way is over; `Err` says that it panicked.
     Done(Result<Finished, String>),
-    /// The heartbeats under way are; `Err` as above.
-    Beaten(Result<Beaten, String>),
+    /// There are heartbeats that the mirror is to be told of.
+    Beaten,
     /// A deadline may have passed, or heartbeats wait to be told to the mirror.
     Timer,
     /// Fails on purpose: what a supervisor does then is tested with it.
@@ -71,6 +72,7 @@ pub(crate) struct Finished {
 pub(crate) struct Pool {
     pub context: Context,
     pub license_id: LicenseId,
+    pub beaten: Arc<Beaten>,
 }
 
 /// What the shell keeps. `core` is away while a batch runs.
@@ -78,11 +80,6 @@ pub(crate) struct Shell {
     core: Option<Box<Core>>,
     busy: bool,
     waiting: Vec<Pending>,
-    /// Heartbeats go beside the batch: they need no core. How many appends of them are under way.
-    beating: usize,
-    beats: Vec<Pending>,
-    /// Heartbeats that `core` has not been told of.
-    beaten: HashMap<SessionId, Time>,
     /// When the timer fires, and how to stop it.
     timer: Option<(Instant, tokio::task::AbortHandle)>,
     panic_next: bool,
@@ -94,16 +91,7 @@ impl Actor for Pool {
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> Result<Shell, ActorProcessingErr> {
-        Ok(Shell {
-            core: None,
-            busy: false,
-            waiting: Vec::new(),
-            beating: 0,
-            beats: Vec::new(),
-            beaten: HashMap::new(),
-            timer: None,
-            panic_next: false,
-        })
+        Ok(Shell { core: None, busy: false, waiting: Vec::new(), timer: None, panic_next: false })
     }
 
     async fn post_stop(&self, _: ActorRef<Message>, shell: &mut Shell) -> Result<(), ActorProcessingErr> {
@@ -120,9 +108,6 @@ impl Actor for Pool {
         shell: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Ask(pending) if matches!(pending.command, Command::Heartbeat { .. }) => {
-                shell.beats.push(*pending);
-            }
             Message::Ask(pending) => shell.waiting.push(*pending),
             Message::Timer => {
                 shell.timer = None;
@@ -135,69 +120,21 @@ impl Actor for Pool {
                 }
                 shell.core = finished.core;
             }
-            Message::Beaten(Ok(beaten)) => {
-                shell.beating -= 1;
-                // Of two appends the later one may be answered first.
-                for (session_id, deadline) in beaten {
-                    let known = shell.beaten.entry(session_id).or_insert(deadline);
-                    *known = deadline.max(*known);
-                }
-            }
-            Message::Done(Err(panic)) | Message::Beaten(Err(panic)) => {
+            Message::Done(Err(panic)) => {
                 return Err(format!("pool {} panicked: {panic}", self.license_id).into());
             }
+            Message::Beaten => {}
             #[cfg(any(test, feature = "fail-points"))]
             Message::Panic => shell.panic_next = true,
         }
-        while shell.may_beat() {
-            self.beat(&myself, shell);
-        }
         if !shell.busy {
-            shell.tell_core();
             self.next(&myself, shell);
         }
         Ok(())
     }
 }
 
-impl Shell {
-    /// Whether heartbeats wait, and enough of them if others are under way.
-    fn may_beat(&self) -> bool {
-        let enough = if self.beating == 0 { 1 } else { COMPANY };
-        self.beating < LANES && self.beats.len() >= enough
-    }
-
-    /// What heartbeats moved: deadlines in the state, and in the mirror when its turn comes.
-    fn tell_core(&mut self) {
-        if self.beaten.is_empty() {
-            return;
-        }
-        let Some(core) = &mut self.core else { return };
-        for (session_id, deadline) in &self.beaten {
-            core.state.extend(*session_id, *deadline);
-        }
-        core.mirror.note(self.beaten.drain().map(|(session_id, _)| session_id));
-    }
-}
-
 impl Pool {
-    /// Sends the heartbeats that wait.
-    fn beat(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
-        let rest = shell.beats.split_off(shell.beats.len().min(MAX_BATCH));
-        let beats = std::mem::replace(&mut shell.beats, rest);
-        shell.beating += 1;
-        let (context, license_id) = (self.context.clone(), self.license_id);
-        let span = span_of(&beats);
-        let work = async move {
-            let mut beaten = Beaten::new();
-            if let Err(error) = beat::run(&context, license_id, beats, &mut beaten).await {
-                tracing::warn!(%error, %license_id, "heartbeats were not answered");
-            }
-            beaten
-        };
-        spawn(myself, span, work, Message::Beaten);
-    }
-
     /// Starts the next batch, or waits for the next deadline.
     fn next(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
         if shell.waiting.is_empty() {
@@ -208,13 +145,14 @@ impl Pool {
         let batch = std::mem::replace(&mut shell.waiting, rest);
         shell.busy = true;
         let (context, license_id, core) = (self.context.clone(), self.license_id, shell.core.take());
+        let beaten = self.beaten.clone();
         let panic = std::mem::take(&mut shell.panic_next);
         let span = span_of(&batch);
         let work = async move {
             fail_if_told(panic);
-            work(context, license_id, core, batch).await
+            work(context, license_id, core, &beaten, batch).await
         };
-        spawn(myself, span, work, Message::Done);
+        spawn(myself, span, work);
     }
 
     fn arm(&self, myself: &ActorRef<Message>, shell: &mut Shell) {
@@ -223,10 +161,12 @@ impl Pool {
                 let lapse = core.state.next_deadline().map(|deadline| {
                     (deadline.since(self.context.writer.now()) + EXPIRY_SLACK).max(MIN_TIMER)
                 });
-                lapse.into_iter().chain(core.mirror.next_telling(self.context.ttl)).min()
+                let untold = core.mirror.is_behind() || !self.beaten.is_empty();
+                let telling = untold.then(|| core.mirror.next_telling(self.context.ttl));
+                lapse.into_iter().chain(telling).min()
             }
             // The mirror is told of heartbeats although nobody asks for a seat: that needs the core.
-            None => (!shell.beaten.is_empty()).then_some(LOAD_AFTER),
+            None => (!self.beaten.is_empty()).then_some(LOAD_AFTER),
         };
         let Some(wait) = wait else { return };
         let at = Instant::now() + wait;
@@ -246,12 +186,11 @@ impl Pool {
     }
 }
 
-/// Runs work in a task of its own, and sends the actor what came of it, be it a panic.
-fn spawn<T: Send + 'static>(
+/// Runs a batch in a task of its own, and sends the actor what came of it, be it a panic.
+fn spawn(
     myself: &ActorRef<Message>,
     span: tracing::Span,
-    work: impl Future<Output = T> + Send + 'static,
-    message: impl FnOnce(Result<T, String>) -> Message + Send + 'static,
+    work: impl Future<Output = Finished> + Send + 'static,
 ) {
     let myself = myself.clone();
     let run = async move {
@@ -261,7 +200,7 @@ fn spawn<T: Send + 'static>(
             None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
         });
         // Nobody hears this only if the actor was stopped meanwhile.
-        let _ = myself.cast(message(done));
+        let _ = myself.cast(Message::Done(done));
     };
     tokio::spawn(run.instrument(span));
 }
@@ -286,6 +225,7 @@ async fn work(
     context: Context,
     license_id: LicenseId,
     core: Option<Box<Core>>,
+    beaten: &Beaten,
     batch: Vec<Pending>,
 ) -> Finished {
     let mut core = match core {
@@ -296,6 +236,7 @@ async fn work(
             Err(error) => return Finished { core: None, error: Some(error) },
         },
     };
+    tell(&mut core, beaten).await;
     let (changes, rest): (Vec<_>, Vec<_>) =
         batch.into_iter().partition(|one| matches!(one.command, Command::ChangeLicense { .. }));
     let mut error = None;
@@ -310,6 +251,19 @@ async fn work(
         tokio::spawn(save_snapshot(context, core.state.clone()));
     }
     Finished { core: Some(core), error }
+}
+
+/// What heartbeats moved: deadlines in the state, and in the mirror when its turn comes. Of a busy pool that is much at a
+/// time, so others have their turn meanwhile.
+async fn tell(core: &mut Core, beaten: &Beaten) {
+    let beaten = beaten.take();
+    for (index, (session_id, deadline)) in beaten.iter().enumerate() {
+        core.state.extend(*session_id, *deadline);
+        if (index + 1).is_multiple_of(TURN) {
+            tokio::task::yield_now().await;
+        }
+    }
+    core.mirror.note(beaten.into_keys());
 }
 
 async fn save_snapshot(context: Context, state: state::PoolState) {

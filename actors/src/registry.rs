@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::gate::Gate;
 use crate::pool::Message;
 use crate::pool::batch::{Context, Pending, Preview};
+use crate::pool::beat::{self, Beaten};
 use crate::pool::command::{Answer, Command, Grant};
 use crate::supervisor::{Order, PoolRef, Root};
 use crate::writer::Writer;
@@ -35,6 +36,7 @@ pub(crate) const SWEEP: Duration = Duration::from_secs(30);
 pub(crate) struct Handle {
     pub actor: PoolRef,
     permits: Arc<Semaphore>,
+    beaten: Arc<Beaten>,
     /// Milliseconds since the table was made.
     last_asked: Arc<AtomicU64>,
 }
@@ -78,9 +80,10 @@ impl Table {
         taken
     }
 
-    pub(crate) fn insert(&self, license_id: LicenseId, actor: PoolRef) -> Handle {
+    pub(crate) fn insert(&self, license_id: LicenseId, actor: PoolRef, beaten: Arc<Beaten>) -> Handle {
         let handle = Handle {
             actor,
+            beaten,
             permits: Arc::new(Semaphore::new(MAILBOX)),
             last_asked: Arc::new(AtomicU64::new(self.age())),
         };
@@ -229,7 +232,25 @@ impl Pools {
         user_id: UserId,
         request: &Request,
     ) -> Result<Answer, NoAnswer> {
-        self.ask(license_id, Command::Heartbeat { session_id, user_id }, None, request).await
+        let patience = request.deadline.saturating_duration_since(Instant::now());
+        let answer = tokio::time::timeout(patience, async {
+            let (handle, _permit) = self.find(license_id).await?;
+            handle.last_asked.store(self.table.age(), Ordering::Relaxed);
+            let deadline =
+                beat::run(&self.context, license_id, session_id, user_id, request.request_id.clone()).await;
+            let answer = deadline.map_err(|error| {
+                tracing::warn!(%error, %license_id, "a heartbeat was not answered");
+                NoAnswer::Unavailable
+            })?;
+            if let Answer::Alive { deadline } = answer
+                && handle.beaten.note(session_id, deadline)
+            {
+                // Fails only if the actor has stopped: its successor loads what was written.
+                let _ = handle.actor.cast(Message::Beaten);
+            }
+            Ok(answer)
+        });
+        answer.await.unwrap_or(Err(NoAnswer::Unavailable))
     }
 
     /// Gives a seat back.

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use events::LicenseId;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 
-use crate::pool::{Message, Pool, batch::Context};
+use crate::pool::batch::Context;
+use crate::pool::beat::Beaten;
+use crate::pool::{Message, Pool};
 use crate::registry::{Handle, Table};
 
 /// First wait before a failed pool starts again; doubles with each failure.
@@ -140,14 +142,15 @@ impl PoolSupervisor {
         for handle in self.table.make_room() {
             handle.actor.stop(Some("room for another".to_owned()));
         }
-        let pool = Pool { context: self.context.clone(), license_id };
+        let beaten = Arc::new(Beaten::default());
+        let pool = Pool { context: self.context.clone(), license_id, beaten: beaten.clone() };
         match Actor::spawn_linked(None, pool, (), me.get_cell()).await {
             Ok((actor, _)) => {
                 if children.failures.contains_key(&license_id) {
                     metrics::counter!("license_actor_restarts_total").increment(1);
                 }
                 children.pools.insert(actor.get_id(), license_id);
-                Some(self.table.insert(license_id, actor))
+                Some(self.table.insert(license_id, actor, beaten))
             }
             Err(error) => {
                 tracing::error!(%license_id, %error, "a pool's actor did not start");

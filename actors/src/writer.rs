@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use events::{Appended, EventLog, HeartbeatWrite, LogError, NameClaim, StreamWrite, Time};
+use events::{
+    Appended, EventLog, HeartbeatWrite, LicenseId, LogError, NameClaim, SessionId, StreamWrite, Time, UserId,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
@@ -28,7 +30,7 @@ pub(crate) const LANES: usize = 2;
 /// Events that make a statement beside another worth it (docs/adr/0016).
 pub(crate) const COMPANY: usize = 24;
 
-/// Jobs that may wait: at most three of each live pool, as it has one of decisions and two of heartbeats under way.
+/// Jobs that may wait: a pool has one under way, and a request that is a heartbeat one of its own.
 const QUEUE: usize = 32_768;
 
 /// Answers that wait for a signature before jobs are worth gathering: some 12 ms of work for two cores (RSA-4096, 1.5 ms
@@ -47,16 +49,21 @@ pub struct Job {
     pub streams: Vec<StreamWrite>,
     /// Names to hold or let go.
     pub names: Vec<NameClaim>,
-    /// Heartbeats, all of one pool.
+    /// Heartbeats, each session at most once.
     pub heartbeats: Vec<HeartbeatWrite>,
 }
 
 impl Job {
-    /// The streams that a job touches: two jobs of one pool never go in one statement. They would be judged by the
-    /// same version, or move the same seat.
-    fn touches(&self) -> impl Iterator<Item = Uuid> {
-        let streams = self.streams.iter().map(|stream| stream.stream_id);
-        streams.chain(self.heartbeats.first().map(|beat| beat.stream_id))
+    /// A sign of life of one session.
+    pub(crate) fn heartbeat(
+        license_id: LicenseId,
+        session_id: SessionId,
+        user_id: UserId,
+        request_id: Option<String>,
+    ) -> Self {
+        let (event_id, stream_id) = (Uuid::now_v7(), license_id.0);
+        let beat = HeartbeatWrite { event_id, stream_id, session_id, user_id, request_id, key: None };
+        Self { heartbeats: vec![beat], ..Self::default() }
     }
 
     fn len(&self) -> usize {

@@ -166,8 +166,11 @@ async fn many_heartbeats_do_not_wait_for_those_under_way() {
     busy.batch_execute(&lock).await.unwrap();
 
     let waits = replica.heartbeat(license_id, held, user);
-    let others = join_all(seats.iter().map(|(seat, user)| replica.heartbeat(license_id, *seat, user)));
     tokio::pin!(waits);
+    let others = async {
+        until_a_lock_is_waited_for(&world.superuser().await).await;
+        join_all(seats.iter().map(|(seat, user)| replica.heartbeat(license_id, *seat, user))).await
+    };
     let answers = tokio::select! {
         biased;
         answer = &mut waits => panic!("answered although its row is held: {answer:?}"),
@@ -176,6 +179,14 @@ async fn many_heartbeats_do_not_wait_for_those_under_way() {
     assert!(answers.iter().all(|answer| matches!(answer, Answer::Alive { .. })), "{answers:?}");
     busy.batch_execute("commit").await.unwrap();
     assert!(matches!(waits.await, Answer::Alive { .. }));
+}
+
+async fn until_a_lock_is_waited_for(client: &tokio_postgres::Client) {
+    const WAITING: &str = "select count(*) from pg_stat_activity
+                           where datname = current_database() and wait_event_type = 'Lock'";
+    while client.query_one(WAITING, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Another replica's: it has never loaded the pool, and is asked for heartbeats alone.

@@ -5,7 +5,7 @@
 
 mod settle;
 
-pub(super) use settle::{look_up, reply};
+pub(super) use settle::not_held;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

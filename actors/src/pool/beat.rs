@@ -1,72 +1,59 @@
-//! Heartbeats. They need no state, for Postgres judges each by its seats table, and they never conflict: so they do not
-//! wait for the pool's decisions. Those that arrive while an append of heartbeats is under way go together in the next,
-//! beside it if they are many.
+//! Heartbeats. They need no state, for Postgres judges each by its seats table, and they never conflict: so they go
+//! straight to the writer, beside the pool's actor, which is told afterwards.
 //!
-//! Delivery: as in `batch.rs`. A heartbeat is answered from its committed event only.
+//! Delivery: a heartbeat is answered from its committed event only. Whoever does not wait for the answer leaves the actor
+//! untold: it then takes the session for older than it is, until Postgres refuses to end it.
 
-use events::{Appended, LicenseId, LogError, SessionId, TenantId, Time};
-use uuid::Uuid;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-use super::batch::{Context, Pending, look_up, reply};
+use events::{LicenseId, LogError, SessionId, Time, UserId};
+
+use super::batch::{Context, not_held};
 use super::command::Answer;
-use super::plan::{Asked, Outcome, Plan};
-use super::state::PoolState;
+use crate::writer::Job;
 
-/// What the pool is told of its heartbeats: sessions that live on, until when.
-pub(crate) type Beaten = Vec<(SessionId, Time)>;
+/// Sessions that live on, and until when: what a pool has not been told of its heartbeats.
+#[derive(Debug, Default)]
+pub(crate) struct Beaten(Mutex<HashMap<SessionId, Time>>);
 
-/// Takes heartbeats to their end.
-///
-/// # Errors
-/// When the log cannot be written: whoever was not answered yet hears that by its dropped sender. What was written
-/// before is in `beaten`.
-pub(crate) async fn run(
-    context: &Context,
-    license_id: LicenseId,
-    mut waiting: Vec<Pending>,
-    beaten: &mut Beaten,
-) -> Result<(), LogError> {
-    let nothing_known = PoolState::new(license_id, TenantId(Uuid::nil()));
-    loop {
-        waiting.retain(Pending::is_wanted);
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let asked: Vec<_> = waiting.iter().map(Asked::of).collect();
-        let plan = Plan::of(&nothing_known, &asked, context.writer.now(), context.ttl);
-        let appended = context.writer.append(plan.job()).await?;
-        waiting = settle(context, license_id, waiting, &plan.outcomes, &appended, beaten);
+impl Beaten {
+    /// Notes that a session lives until `deadline`; of two appends the later one may be answered first. Whether this is the
+    /// first since [`Beaten::take`]: then the pool does not know yet that there is something to take.
+    pub(crate) fn note(&self, session_id: SessionId, deadline: Time) -> bool {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = sessions.is_empty();
+        let known = sessions.entry(session_id).or_insert(deadline);
+        *known = deadline.max(*known);
+        first
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Everything noted since the last time.
+    pub(crate) fn take(&self) -> HashMap<SessionId, Time> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Answers what was judged, and gives back those whose session had another's heartbeat in the same statement.
-fn settle(
+/// Takes one heartbeat to its end.
+///
+/// # Errors
+/// When the log cannot be written, or asked how the session ended.
+pub(crate) async fn run(
     context: &Context,
     license_id: LicenseId,
-    waiting: Vec<Pending>,
-    outcomes: &[Outcome],
-    appended: &Appended,
-    beaten: &mut Beaten,
-) -> Vec<Pending> {
-    let (mut later, mut ended) = (Vec::new(), Vec::new());
-    for (slot, outcome) in waiting.into_iter().zip(outcomes) {
-        let Outcome::Beat { session_id } = outcome else {
-            later.push(slot);
-            continue;
-        };
-        match appended.heartbeat(*session_id) {
-            Ok(at) => {
-                let deadline = at.after(context.ttl);
-                beaten.push((*session_id, deadline));
-                reply(slot, Answer::Alive { deadline });
-            }
-            Err(Some(standing)) => reply(slot, Answer::NotAccepted(standing)),
-            Err(None) => ended.push(slot),
-        }
+    session_id: SessionId,
+    user_id: UserId,
+    request_id: Option<String>,
+) -> Result<Answer, LogError> {
+    let job = Job::heartbeat(license_id, session_id, user_id.clone(), request_id);
+    let appended = context.writer.append(job).await?;
+    match appended.heartbeat(session_id) {
+        Ok(at) => Ok(Answer::Alive { deadline: at.after(context.ttl) }),
+        Err(Some(standing)) => Ok(Answer::NotAccepted(standing)),
+        Err(None) => not_held(&context.log, license_id, session_id, Some(&user_id)).await,
     }
-    if !ended.is_empty() {
-        // Beside the heartbeats: nobody else waits for these, and their failure is nobody else's.
-        tokio::spawn(look_up(context.log.clone(), license_id, ended));
-    }
-    later
 }

@@ -24,13 +24,6 @@ pub enum Command {
         /// It repeats the acquire that was granted this session: kept alive while it lives, and never granted anew.
         renews: Option<SessionId>,
     },
-    /// The holder lives.
-    Heartbeat {
-        /// Which session.
-        session_id: SessionId,
-        /// Who claims to hold it.
-        user_id: UserId,
-    },
     /// The holder gives the seat back.
     Release {
         /// Which session.

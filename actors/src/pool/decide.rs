@@ -61,12 +61,6 @@ pub fn decide(
             };
             Ok(vec![(subject, acquired)])
         }
-        // Postgres judges a heartbeat by its seats table: a session that this state does not know may well live.
-        Command::Heartbeat { session_id, user_id } => {
-            let subject =
-                Subject { session_id: Some(*session_id), user_id: Some(user_id.clone()), hardware_id: None };
-            Ok(vec![(subject, Event::SeatHeartbeat { deadline: now.after(ttl) })])
-        }
         Command::Release { session_id, user_id, .. } => match state.session(*session_id) {
             Some(session) if session.user_id == *user_id => {
                 let subject = Subject::holder(*session_id, user_id.clone(), session.hardware_id.clone());

@@ -60,12 +60,14 @@ impl Mirror {
         self.untold.extend(beaten);
     }
 
-    /// When heartbeats wait to be told of: the time until then.
-    pub(crate) fn next_telling(&self, ttl: Duration) -> Option<Duration> {
-        if self.untold.is_empty() {
-            return None;
-        }
-        Some(self.told_at.map_or(Duration::ZERO, |at| extend_every(ttl).saturating_sub(at.elapsed())))
+    /// Whether heartbeats wait to be told of.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// How long those wait that come now.
+    pub(crate) fn next_telling(&self, ttl: Duration) -> Duration {
+        self.told_at.map_or(Duration::ZERO, |at| extend_every(ttl).saturating_sub(at.elapsed()))
     }
 
     /// Tells of the heartbeats that gathered, if it is time. Answers the sessions that the mirror has forgotten.

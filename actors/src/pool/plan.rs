@@ -1,11 +1,10 @@
 //! One batch of commands, decided on a draft of the pool's state. Pure.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use events::{
     Event, HeartbeatWrite, IdempotencyKey, NewEvent, Seats, SessionId, Standing, StreamWrite, Subject, Time,
-    UserId,
 };
 use uuid::Uuid;
 
@@ -24,8 +23,6 @@ pub(crate) enum Outcome {
     Renew { session_id: SessionId, used: u32 },
     /// No seat.
     Deny { reason: Reason, used: u32, total: Seats },
-    /// A heartbeat; Postgres judges it.
-    Beat { session_id: SessionId },
     /// A session ends.
     End { session_id: SessionId },
     /// No such session of that user in this state.
@@ -77,7 +74,7 @@ impl Plan {
             standing: None,
             expected: state.version,
         };
-        let mut beaten = HashMap::new();
+        let mut beaten = HashSet::new();
         if asked.iter().any(|one| matches!(one.command, Command::Acquire { .. } | Command::Expire { .. }))
             && let Ok(expiries) = decide(state, &Command::Expire { overdue: false }, now, ttl)
         {
@@ -97,7 +94,7 @@ impl Plan {
         one: &Asked<'_>,
         now: Time,
         ttl: Duration,
-        beaten: &mut HashMap<SessionId, Option<UserId>>,
+        beaten: &mut HashSet<SessionId>,
     ) -> Outcome {
         if let Command::Expire { overdue } = one.command {
             return Outcome::Expire { missed: *overdue && self.ended.is_empty() };
@@ -128,25 +125,17 @@ impl Plan {
             let Some(session_id) = subject.session_id else { continue };
             outcome = match &event {
                 Event::SeatHeartbeat { .. } => {
-                    // One heartbeat a session and statement: it answers everybody of the same user who waits for it.
+                    // One heartbeat a session and statement: it answers every acquire that renews, and stores one key.
                     let key = match one.command {
                         Command::Acquire { key, .. } => key.clone(),
                         _ => None,
                     };
-                    match beaten.get(&session_id) {
-                        Some(user_id) if *user_id != subject.user_id || key.is_some() => {
-                            return Outcome::Later;
-                        }
-                        Some(_) => {}
-                        None => {
-                            beaten.insert(session_id, subject.user_id.clone());
-                            self.beat(session_id, &subject, request_id.clone(), key);
-                        }
+                    if beaten.insert(session_id) {
+                        self.beat(session_id, &subject, request_id.clone(), key);
+                    } else if key.is_some() {
+                        return Outcome::Later;
                     }
-                    match one.command {
-                        Command::Acquire { .. } => Outcome::Renew { session_id, used: self.draft.used() },
-                        _ => Outcome::Beat { session_id },
-                    }
+                    Outcome::Renew { session_id, used: self.draft.used() }
                 }
                 Event::SeatAcquired { seats_used, .. } => {
                     self.standing = Some(Standing::Ok);
@@ -239,7 +228,6 @@ impl Plan {
 fn named(command: &Command) -> SessionId {
     match command {
         Command::Acquire { session_id, .. }
-        | Command::Heartbeat { session_id, .. }
         | Command::Release { session_id, .. }
         | Command::Revoke { session_id, .. } => *session_id,
         Command::Expire { .. } | Command::ChangeLicense { .. } => SessionId(Uuid::nil()),

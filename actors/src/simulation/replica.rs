@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Appended, LicenseId, Refused, SessionId, TenantId};
+use events::{Appended, LicenseId, Refused, SessionId, TenantId, UserId};
 
 use super::client::Said;
 use super::gate::Gate;
@@ -25,7 +25,23 @@ pub struct Ask {
     pub id: u64,
     /// Nobody: the reaper, or a late duplicate.
     pub client: Option<usize>,
-    pub command: Command,
+    pub what: What,
+}
+
+impl Ask {
+    pub fn command(&self) -> Option<&Command> {
+        match &self.what {
+            What::Decision(command) => Some(command),
+            What::Heartbeat { .. } => None,
+        }
+    }
+}
+
+/// What the pool's actor decides, or what goes past it to the log.
+#[derive(Debug, Clone)]
+pub enum What {
+    Decision(Command),
+    Heartbeat { session_id: SessionId, user_id: UserId },
 }
 
 /// What the replica says, to whom.
@@ -38,7 +54,14 @@ pub struct Reply {
 
 struct Slot {
     ask: Ask,
+    command: Command,
     pass: Option<Pass>,
+}
+
+/// A job that waits for the log's answer.
+enum UnderWay {
+    Decisions(Box<Batch>),
+    Heartbeats(Vec<(SessionId, Ask)>),
 }
 
 struct Batch {
@@ -51,6 +74,7 @@ struct Batch {
 
 /// One of them.
 pub struct Replica {
+    license_id: LicenseId,
     pub inbox: Vec<Ask>,
     /// Answers of the log to an earlier life are ignored.
     pub life: u64,
@@ -59,7 +83,7 @@ pub struct Replica {
     pub frozen: bool,
     state: Option<PoolState>,
     synced: bool,
-    batch: Option<Batch>,
+    under_way: Option<UnderWay>,
     rules: Rules,
 }
 
@@ -75,15 +99,16 @@ pub struct Surroundings<'a> {
 }
 
 impl Replica {
-    pub fn new(rules: Rules) -> Self {
+    pub fn new(license_id: LicenseId, rules: Rules) -> Self {
         Self {
+            license_id,
             inbox: Vec::new(),
             life: 0,
             clock: 0,
             frozen: false,
             state: None,
             synced: false,
-            batch: None,
+            under_way: None,
             rules,
         }
     }
@@ -92,13 +117,13 @@ impl Replica {
     pub fn crash(&mut self) {
         self.inbox.clear();
         self.state = None;
-        self.batch = None;
+        self.under_way = None;
         self.synced = false;
         self.life += 1;
     }
 
     pub fn is_busy(&self) -> bool {
-        self.batch.is_some()
+        self.under_way.is_some()
     }
 
     /// The gate was away: what was mirrored may be gone.
@@ -119,7 +144,7 @@ impl Replica {
         if self.state.is_some() {
             return;
         }
-        self.state = Some(PoolState::new(LicenseId(log.stream_id), TenantId(log.stream_id)));
+        self.state = Some(PoolState::new(self.license_id, TenantId(log.stream_id)));
         self.catch_up(log);
         for (session, seat) in &log.seats {
             if let Some(state) = &mut self.state {
@@ -134,19 +159,20 @@ impl Replica {
             self.inbox.clear();
             return None;
         }
-        self.load(around.log);
-        // Heartbeats and decisions travel apart, as in `pool.rs`.
-        let is_beat = |ask: &Ask| matches!(ask.command, Command::Heartbeat { .. });
-        let beats = self.inbox.first().is_some_and(is_beat);
         let take = around.rng.usize(1..5);
-        let alike = self.inbox.iter().take_while(|ask| is_beat(ask) == beats).take(take).count();
-        let asks: Vec<_> = self.inbox.drain(..alike).collect();
+        if self.inbox.first().is_some_and(|ask| ask.command().is_none()) {
+            return self.beat(take);
+        }
+        self.load(around.log);
+        let decisions = self.inbox.iter().take_while(|ask| ask.command().is_some()).take(take).count();
+        let asks: Vec<_> = self.inbox.drain(..decisions).collect();
         let mut slots = Vec::new();
         for ask in asks {
-            if let Some(said) = self.known_key(&ask, around).or_else(|| self.memory_of(&ask)) {
+            let Some(command) = ask.command().cloned() else { continue };
+            if let Some(said) = self.known_key(&command, around).or_else(|| self.memory_of(&command)) {
                 around.replies.push(Reply { id: ask.id, client: ask.client, said });
             } else {
-                slots.push(Slot { ask, pass: None });
+                slots.push(Slot { ask, command, pass: None });
             }
         }
         let mut batch = Batch { slots, plan: None, reserved: Vec::new(), caught_up: false, rounds: 0 };
@@ -154,16 +180,33 @@ impl Replica {
         self.round(batch, around)
     }
 
+    /// Heartbeats go to the log without a look at the state (`pool/beat.rs`), a session's at most once in a statement
+    /// (`writer/dispatch.rs`).
+    fn beat(&mut self, most: usize) -> Option<Arc<Job>> {
+        let (mut job, mut asks) = (Job::default(), Vec::new());
+        while let Some(Ask { what: What::Heartbeat { session_id, user_id }, .. }) = self.inbox.first() {
+            let session_id = *session_id;
+            if asks.len() == most || asks.iter().any(|(session, _)| *session == session_id) {
+                break;
+            }
+            let one = Job::heartbeat(self.license_id, session_id, user_id.clone(), None);
+            job.heartbeats.extend(one.heartbeats);
+            asks.push((session_id, self.inbox.remove(0)));
+        }
+        self.under_way = Some(UnderWay::Heartbeats(asks));
+        Some(Arc::new(job))
+    }
+
     /// An acquire repeated with the key of an ended session is told so (the edge asks the log for the key).
-    fn known_key(&self, ask: &Ask, around: &Surroundings<'_>) -> Option<Said> {
-        let Command::Acquire { user_id, key: Some(key), .. } = &ask.command else { return None };
+    fn known_key(&self, command: &Command, around: &Surroundings<'_>) -> Option<Said> {
+        let Command::Acquire { user_id, key: Some(key), .. } = command else { return None };
         let session = around.log.keys.get(&(user_id.clone(), key.key.clone()))?;
         (!around.log.seats.contains_key(session)).then_some(Said::Ended)
     }
 
     /// What the protocol forbids: "held", out of a state that may be stale.
-    fn memory_of(&self, ask: &Ask) -> Option<Said> {
-        let Command::Acquire { user_id, hardware_id, .. } = &ask.command else { return None };
+    fn memory_of(&self, command: &Command) -> Option<Said> {
+        let Command::Acquire { user_id, hardware_id, .. } = command else { return None };
         if self.rules.renew_by_heartbeat {
             return None;
         }
@@ -174,7 +217,7 @@ impl Replica {
         let Some(state) = &self.state else { return };
         let (mut asking, mut requests) = (Vec::new(), Vec::new());
         for (index, slot) in batch.slots.iter().enumerate() {
-            if let Command::Acquire { session_id, user_id, hardware_id, .. } = &slot.ask.command
+            if let Command::Acquire { session_id, user_id, hardware_id, .. } = &slot.command
                 && state.held_by(user_id, hardware_id).is_none()
             {
                 asking.push(index);
@@ -226,11 +269,8 @@ impl Replica {
                 });
             }
             let state = self.state.as_ref()?;
-            let asked: Vec<_> = batch
-                .slots
-                .iter()
-                .map(|slot| Asked { command: &slot.ask.command, request_id: None })
-                .collect();
+            let asked: Vec<_> =
+                batch.slots.iter().map(|slot| Asked { command: &slot.command, request_id: None }).collect();
             let ttl = Duration::from_millis(TTL as u64);
             let plan = Plan::of(state, &asked, at(around.now + self.clock), ttl);
             if self.is_suspicious(&batch, &plan) {
@@ -254,7 +294,7 @@ impl Replica {
             }
             let job = Arc::new(plan.job());
             batch.plan = Some(plan);
-            self.batch = Some(batch);
+            self.under_way = Some(UnderWay::Decisions(Box::new(batch)));
             return Some(job);
         }
     }
@@ -271,7 +311,13 @@ impl Replica {
 
     /// The log's answer. What is not answered is decided again.
     pub fn answered(&mut self, appended: Appended, around: &mut Surroundings<'_>) -> Option<Arc<Job>> {
-        let mut batch = self.batch.take()?;
+        let mut batch = match self.under_way.take()? {
+            UnderWay::Decisions(batch) => *batch,
+            UnderWay::Heartbeats(asks) => {
+                self.beaten(asks, &appended, around);
+                return None;
+            }
+        };
         let plan = batch.plan.take()?;
         let stale = self.settle(&mut batch, plan, Some(appended), around);
         if stale {
@@ -283,6 +329,23 @@ impl Replica {
             self.catch_up(around.log);
         }
         self.round(batch, around)
+    }
+
+    /// Answers heartbeats, and tells the state and the gate of those that were written.
+    fn beaten(&mut self, asks: Vec<(SessionId, Ask)>, appended: &Appended, around: &mut Surroundings<'_>) {
+        for (session_id, ask) in asks {
+            let said = match appended.heartbeat(session_id) {
+                Ok(at) => {
+                    self.extend(session_id, at.after(Duration::from_millis(TTL as u64)));
+                    around.gate.extend(session_id, around.now);
+                    Said::Alive
+                }
+                Err(None) => Said::Ended,
+                // Not accepted: nothing that ends a session.
+                Err(Some(_)) => continue,
+            };
+            around.replies.push(Reply { id: ask.id, client: ask.client, said });
+        }
     }
 
     /// Applies what was written and answers it. Answers whether the state must catch up.
@@ -343,15 +406,6 @@ impl Replica {
                         stale = true;
                         None
                     }
-                },
-                Outcome::Beat { session_id } => match beat(session_id) {
-                    Ok(at) => {
-                        self.extend(session_id, at.after(ttl));
-                        Some(Said::Alive)
-                    }
-                    Err(None) => Some(Said::Ended),
-                    // Not accepted: nothing that ends a session.
-                    Err(Some(_)) => continue,
                 },
                 Outcome::Deny { .. } if written => Some(Said::Denied),
                 Outcome::NotHeld { .. } if written => Some(Said::Released),

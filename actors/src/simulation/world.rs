@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use events::{
-    HardwareId, IdempotencyKey, LicenseChange, LicenseTerms, Product, Seats, SessionId, Time, UserId,
+    HardwareId, IdempotencyKey, LicenseChange, LicenseId, LicenseTerms, Product, Seats, SessionId, Time,
+    UserId,
 };
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use super::check;
 use super::client::{Client, Kind, Said, Waiting};
 use super::gate::Gate;
 use super::referee::Referee;
-use super::replica::{Ask, Replica, Reply, Surroundings};
+use super::replica::{Ask, Replica, Reply, Surroundings, What};
 use super::rules::Rules;
 use super::tally::Tally;
 use crate::pool::command::Command;
@@ -87,13 +88,14 @@ impl World {
             offline_grace_seconds: None,
         };
         let clients = (0..rng.u8(3..7)).map(client).collect::<Result<_, _>>()?;
+        let pool = Uuid::from_u128(1);
         let mut world = Self {
             now: 0,
-            log: Referee::new(rules, Uuid::from_u128(1), terms, 0),
+            log: Referee::new(rules, pool, terms, 0),
             log_away: false,
             away_since: 0,
             gate: Gate { up: true, ..Gate::default() },
-            replicas: (0..rng.u8(2..4)).map(|_| Replica::new(rules)).collect(),
+            replicas: (0..rng.u8(2..4)).map(|_| Replica::new(LicenseId(pool), rules)).collect(),
             clients,
             flights: Vec::new(),
             replies: Vec::new(),
@@ -161,31 +163,31 @@ impl World {
         let with_key = self.rng.bool();
         let client = &mut self.clients[index];
         client.waiting = Some(Waiting { id, kind, sent: self.now });
-        let command = match (kind, client.held) {
+        let what = match (kind, client.held) {
             (Kind::Heartbeat, Some(held)) => {
-                Command::Heartbeat { session_id: held.session, user_id: client.user_id.clone() }
+                What::Heartbeat { session_id: held.session, user_id: client.user_id.clone() }
             }
             (Kind::Release, Some(held)) => {
                 // From here on it does not work any more, whatever the answer.
                 client.held = None;
                 self.given_up.push(held.session);
-                release(held.session, &client.user_id)
+                What::Decision(release(held.session, &client.user_id))
             }
             _ => {
                 if client.key.is_none() && with_key {
                     client.key = Some(format!("key-{id}"));
                 }
-                Command::Acquire {
+                What::Decision(Command::Acquire {
                     session_id: session(id),
                     user_id: client.user_id.clone(),
                     hardware_id: client.hardware_id.clone(),
                     machine_name: None,
                     key: client.key.clone().map(|key| IdempotencyKey { key, request_hash: Vec::new() }),
                     renews: None,
-                }
+                })
             }
         };
-        let ask = Ask { id, client: Some(index), command };
+        let ask = Ask { id, client: Some(index), what };
         self.remember_key(&ask);
         self.sent.push(ask.clone());
         let replica = self.some_replica();
@@ -320,7 +322,7 @@ impl World {
 
     fn was_released(&self, reply: &Reply) -> Result<(), String> {
         let asked = self.sent.iter().find(|ask| ask.id == reply.id);
-        if let Some(Command::Release { session_id, .. }) = asked.map(|ask| &ask.command)
+        if let Some(Command::Release { session_id, .. }) = asked.and_then(Ask::command)
             && self.log.seats.contains_key(session_id)
         {
             return Err(format!("I3: {session_id} was said to be released, and lives"));
@@ -332,7 +334,8 @@ impl World {
         let index = self.some_replica();
         self.next_id += 1;
         let overdue = self.log.seats.values().any(|seat| seat.deadline < self.now);
-        let ask = Ask { id: self.next_id, client: None, command: Command::Expire { overdue } };
+        let what = What::Decision(Command::Expire { overdue });
+        let ask = Ask { id: self.next_id, client: None, what };
         self.replicas[index].inbox.push(ask);
     }
 
@@ -354,9 +357,9 @@ impl World {
                 self.tally.count("revoked", 1);
                 self.next_id += 1;
                 let (by, reason) = ("admin".to_owned(), "left".to_owned());
-                let command = Command::Revoke { session_id: session, by, reason };
+                let what = What::Decision(Command::Revoke { session_id: session, by, reason });
                 let index = self.some_replica();
-                self.replicas[index].inbox.push(Ask { id: self.next_id, client: None, command });
+                self.replicas[index].inbox.push(Ask { id: self.next_id, client: None, what });
             }
         }
         Ok(())
@@ -365,16 +368,16 @@ impl World {
     /// The same request once more: nobody waits for this answer, and a grant would be another session.
     fn fresh(&mut self, mut ask: Ask) -> Ask {
         self.next_id += 1;
-        if let Command::Acquire { session_id, .. } = &mut ask.command {
+        if let What::Decision(Command::Acquire { session_id, .. }) = &mut ask.what {
             *session_id = session(self.next_id);
         }
-        let again = Ask { id: self.next_id, client: None, command: ask.command };
+        let again = Ask { id: self.next_id, client: None, what: ask.what };
         self.remember_key(&again);
         again
     }
 
     fn remember_key(&mut self, ask: &Ask) {
-        if let Command::Acquire { session_id, key: Some(key), .. } = &ask.command {
+        if let Some(Command::Acquire { session_id, key: Some(key), .. }) = ask.command() {
             self.keys.insert(*session_id, key.key.clone());
         }
     }

@@ -1,11 +1,11 @@
 //! Which jobs go together in a statement, and when: everything that waits, once a lane is free. A second statement begins
 //! beside another only once it is worth it, or the other takes its time; and while answers wait for signatures jobs gather
-//! although nothing is under way. Two jobs of one stream never share a statement.
+//! although nothing is under way. Jobs that clash never share a statement.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use events::Event;
+use events::{Event, SessionId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -121,7 +121,12 @@ fn patience(job: &Job) -> Duration {
 /// What goes in one statement.
 struct Group {
     jobs: Vec<Queued>,
-    touched: HashSet<Uuid>,
+    /// Streams that are written to.
+    written: HashSet<Uuid>,
+    /// Pools that have heartbeats in it.
+    beating: HashSet<Uuid>,
+    /// The sessions that these keep alive.
+    beaten: HashSet<SessionId>,
     events: usize,
     begun: Instant,
     /// When the least patient of them goes.
@@ -131,35 +136,61 @@ struct Group {
 impl Group {
     fn of(first: Queued) -> Self {
         let begun = Instant::now();
-        Self {
-            touched: first.job.touches().collect(),
-            events: first.job.len(),
+        let mut group = Self {
+            jobs: Vec::new(),
+            written: HashSet::new(),
+            beating: HashSet::new(),
+            beaten: HashSet::new(),
+            events: 0,
             begun,
             until: begun + patience(&first.job),
-            jobs: vec![first],
-        }
+        };
+        group.add(first);
+        group
+    }
+
+    /// Whether a job may not go with the others. Two decisions on one stream would be judged by the same version, and two
+    /// heartbeats of one session would move the same seat. A heartbeat must not wait for a lock that its pool's decisions
+    /// wait for (docs/adr/0015).
+    fn clashes(&self, job: &Job) -> bool {
+        let streams = &mut job.streams.iter().map(|stream| &stream.stream_id);
+        streams.any(|id| self.written.contains(id) || self.beating.contains(id))
+            || job
+                .heartbeats
+                .iter()
+                .any(|beat| self.written.contains(&beat.stream_id) || self.beaten.contains(&beat.session_id))
     }
 
     /// Takes a job along, or gives it back if it may not go with the others.
     fn take(&mut self, next: Queued) -> Option<Queued> {
-        let again = next.job.touches().any(|stream| self.touched.contains(&stream));
-        if next.job.whole || again || self.events + next.job.len() > MAX_EVENTS {
+        if next.job.whole || self.clashes(&next.job) || self.events + next.job.len() > MAX_EVENTS {
             return Some(next);
         }
-        self.events += next.job.len();
-        self.touched.extend(next.job.touches());
         self.until = self.until.min(Instant::now() + patience(&next.job));
-        self.jobs.push(next);
+        self.add(next);
         None
+    }
+
+    fn add(&mut self, next: Queued) {
+        self.events += next.job.len();
+        self.written.extend(next.job.streams.iter().map(|stream| stream.stream_id));
+        for beat in &next.job.heartbeats {
+            self.beating.insert(beat.stream_id);
+            self.beaten.insert(beat.session_id);
+        }
+        self.jobs.push(next);
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
+    use events::{LicenseId, SessionId, StreamWrite, TenantId, UserId};
+
     use super::super::{BACKLOG, Backlog, Job, LANES, Queued};
-    use super::Dispatch;
+    use super::{Dispatch, Group};
 
     fn queued() -> Queued {
         Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
@@ -186,6 +217,39 @@ mod tests {
         assert_eq!(together(&backlog, LANES).await, 2);
         signing.pop();
         assert_eq!(together(&backlog, LANES).await, 1);
+    }
+
+    fn queued_of(job: Job) -> Queued {
+        Queued { job, ..queued() }
+    }
+
+    #[test]
+    fn jobs_that_clash_go_in_two_statements() {
+        let (one, other) = (LicenseId::mint(), LicenseId::mint());
+        let (ada, bob) = (SessionId::mint(), SessionId::mint());
+        let beat = |license_id, session_id| {
+            Job::heartbeat(license_id, session_id, UserId::new("ada").unwrap(), None)
+        };
+        let decision = |license_id: LicenseId| {
+            let mut job = Job::default();
+            job.streams.push(StreamWrite {
+                stream_id: license_id.0,
+                tenant_id: TenantId(license_id.0),
+                product: None,
+                expected: 1,
+                standing: None,
+                events: Vec::new(),
+            });
+            job
+        };
+        let together = |first: Job, second: Job| !Group::of(queued_of(first)).clashes(&second);
+        assert!(together(beat(one, ada), beat(one, bob)), "heartbeats of one pool");
+        assert!(!together(beat(one, ada), beat(one, ada)), "heartbeats of one session");
+        assert!(together(decision(one), decision(other)), "decisions of two pools");
+        assert!(!together(decision(one), decision(one)), "decisions of one pool");
+        assert!(together(beat(one, ada), decision(other)), "a heartbeat and another pool's decision");
+        assert!(!together(beat(one, ada), decision(one)), "a heartbeat and its pool's decision");
+        assert!(!together(decision(one), beat(one, ada)), "a decision and its pool's heartbeat");
     }
 
     #[tokio::test]

@@ -36,7 +36,12 @@ pub(super) async fn run(shared: Shared, free: mpsc::Sender<mpsc::Sender<Work>>) 
 }
 
 /// Writes a group and hands each job its part of the answer.
-async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, group: Vec<Queued>) {
+async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, mut group: Vec<Queued>) {
+    // Nobody waits for it any more, and it was never sent.
+    group.retain(|one| !one.reply.is_closed());
+    if group.is_empty() {
+        return;
+    }
     let mut batch = batch_of(shared.ttl, &group);
     if fail_point::is_on("skip_standing") {
         batch.streams.iter_mut().for_each(|stream| stream.standing = None);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use actors::{Answer, Request};
 use events::{SessionEnd, SessionId, SessionPlace, TenantId, Time};
+use futures_util::FutureExt;
 use poem_openapi::payload::Json;
 use poem_openapi::{Object, OpenApi};
 use serde::{Deserialize, Serialize};
@@ -200,10 +201,14 @@ async fn find(
 }
 
 /// Waits for what a decision needs to know, as long as the decision itself may take.
-async fn within<T>(request: &Request, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+fn within<T>(
+    request: &Request,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> impl Future<Output = Result<T, Problem>> {
     let deadline = tokio::time::Instant::from_std(request.deadline);
-    let late = Problem::Unavailable { why: "No answer in time. Try again." };
-    tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(late))
+    // Not an `async fn`: that would keep room for the work twice, as its argument and while it waits.
+    tokio::time::timeout_at(deadline, work)
+        .map(|done| done.unwrap_or(Err(Problem::Unavailable { why: "No answer in time. Try again." })))
 }
 
 fn request(request_id: &str) -> Request {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use events::{
-    Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, NewEvent, Refused, SessionId, Time,
+    Appended, Event, EventLog, LicenseId, LicenseTerms, LogError, NewEvent, Refused, SessionId, Time, UserId,
 };
 use tokio::sync::oneshot;
 
@@ -214,26 +214,35 @@ fn count_expired(decisions: &[NewEvent]) {
 }
 
 /// Answers commands whose session is not held: how it ended, if it ever was this user's.
-pub(in crate::pool) async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
+async fn look_up(log: EventLog, license_id: LicenseId, slots: Vec<Pending>) {
     for slot in slots {
-        match not_held(&log, license_id, &slot.command).await {
+        match not_held_by(&log, license_id, &slot.command).await {
             Ok(answer) => reply(slot, answer),
             Err(error) => tracing::warn!(%error, %license_id, "an ended session was not looked up"),
         }
     }
 }
 
-async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> Result<Answer, LogError> {
+async fn not_held_by(log: &EventLog, license_id: LicenseId, command: &Command) -> Result<Answer, LogError> {
     let (session_id, user_id) = match command {
-        Command::Heartbeat { session_id, user_id } | Command::Release { session_id, user_id, .. } => {
-            (*session_id, Some(user_id))
-        }
+        Command::Release { session_id, user_id, .. } => (*session_id, Some(user_id)),
         Command::Revoke { session_id, .. } => (*session_id, None),
         Command::Acquire { renews: Some(session_id), user_id, .. } => (*session_id, Some(user_id)),
-        Command::Acquire { .. } | Command::Expire { .. } | Command::ChangeLicense { .. } => {
-            return Ok(Answer::NotHeld { end: None });
-        }
+        _ => return Ok(Answer::NotHeld { end: None }),
     };
+    not_held(log, license_id, session_id, user_id).await
+}
+
+/// How a session that is not held has ended, if it ever was of this pool, and of this user.
+///
+/// # Errors
+/// When the log cannot be asked.
+pub(in crate::pool) async fn not_held(
+    log: &EventLog,
+    license_id: LicenseId,
+    session_id: SessionId,
+    user_id: Option<&UserId>,
+) -> Result<Answer, LogError> {
     let place = log.find_session(session_id).await?;
     let own = place.is_some_and(|place| {
         place.license_id == license_id && user_id.is_none_or(|user_id| place.user_id == *user_id)
@@ -242,7 +251,7 @@ async fn not_held(log: &EventLog, license_id: LicenseId, command: &Command) -> R
     Ok(Answer::NotHeld { end })
 }
 
-pub(in crate::pool) fn reply(pending: Pending, answer: Answer) {
+fn reply(pending: Pending, answer: Answer) {
     let decision = match &answer {
         Answer::Granted(_) => Some("granted"),
         Answer::Renewed(_) => Some("renewed"),

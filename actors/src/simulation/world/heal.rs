@@ -3,7 +3,7 @@
 use events::{LicenseChange, Seats};
 
 use super::super::client::Said;
-use super::super::replica::Ask;
+use super::super::replica::{Ask, What};
 use super::{GAP, TTL, World, client, session};
 use crate::pool::command::Command;
 
@@ -91,7 +91,7 @@ impl World {
             let newcomer = client(first + index as u8)?;
             self.next_id += 1;
             let id = self.next_id;
-            let command = Command::Acquire {
+            let acquire = Command::Acquire {
                 session_id: session(id),
                 user_id: newcomer.user_id,
                 hardware_id: newcomer.hardware_id,
@@ -99,7 +99,7 @@ impl World {
                 key: None,
                 renews: None,
             };
-            self.replicas[index].inbox.push(Ask { id, client: None, command });
+            self.replicas[index].inbox.push(Ask { id, client: None, what: What::Decision(acquire) });
             self.grant(index, id)?;
         }
         Ok(())

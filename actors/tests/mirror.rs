@@ -105,6 +105,32 @@ async fn a_mirror_that_lies_is_repaired_and_nobody_suffers() {
     .await;
 }
 
+/// A crowd at a full pool does not ask the gate, and the seat that another replica has freed is granted without it.
+#[tokio::test]
+async fn a_seat_granted_past_the_gate_is_mirrored() {
+    let world = World::new().await;
+    let (one, two) = (world.replica().await, world.replica().await);
+    one.gate_up().await;
+    two.gate_up().await;
+    let (tenant_id, license_id) = one.tenant(1).await;
+    for user in ["alice", "bob"] {
+        one.join(tenant_id, user).await;
+    }
+    let alice = one.granted(license_id, "alice").await;
+    let client = redis(&world.redis_url).await;
+    for _ in 0..30 {
+        assert!(matches!(two.acquire(license_id, "bob").await, Ok(Answer::Denied { .. })));
+    }
+    assert!(matches!(one.release(license_id, alice.session_id, "alice").await, Answer::Released));
+    let bob = two.granted(license_id, "bob").await;
+    eventually("bob's session in the mirror", async || {
+        let session = bob.session_id.to_string();
+        client.zscore::<Option<f64>, _, _>(key(license_id, "seats"), session).await.unwrap().is_some()
+    })
+    .await;
+    assert!(matches!(one.acquire(license_id, "alice").await, Ok(Answer::Denied { .. })));
+}
+
 #[tokio::test]
 async fn redis_may_be_absent_at_the_start_and_go_away_later() {
     let world = World::new().await;

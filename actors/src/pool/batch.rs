@@ -108,7 +108,7 @@ struct Run<'a> {
     repair: bool,
     /// Sessions that ended: taken out of the mirror.
     ended: Vec<(SessionId, String)>,
-    /// Sessions that acquires kept alive: the mirror is told of them.
+    /// Sessions that acquires kept alive, or were granted without the gate: the mirror is told of them.
     renewed: Vec<SessionId>,
     /// Seats that the gate reserved: taken back unless they became sessions.
     reserved: Vec<(SessionId, String)>,
@@ -147,7 +147,7 @@ pub(crate) async fn run(context: &Context, core: &mut Core, waiting: Vec<Pending
 }
 
 impl Run<'_> {
-    /// Asks the gate for those acquires whose user holds nothing yet.
+    /// Asks the gate for those acquires whose user holds nothing yet; for a crowd at a full pool only now and then.
     async fn ask_gate(&mut self) -> Result<(), LogError> {
         let (mut asking, mut requests) = (Vec::new(), Vec::new());
         for (index, pending) in self.waiting.iter().enumerate() {
@@ -159,7 +159,8 @@ impl Run<'_> {
                 requests.push(request);
             }
         }
-        if requests.is_empty() {
+        let full = self.core.state.is_full(self.context.writer.now());
+        if requests.is_empty() || (full && !self.core.mirror.asks_although_full()) {
             return Ok(());
         }
         let Some((passes, lapsed)) =

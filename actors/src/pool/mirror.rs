@@ -15,6 +15,15 @@ use crate::gate::{MirrorSeat, Pass, Passes, holder};
 /// once.
 const EXTEND_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How many batches of a full pool ask the gate in each [`FULL_WINDOW`].
+///
+/// The gate spares Postgres appends that would be refused, and there are none: a denial is judged by the pool's version,
+/// whatever the gate says. It is asked all the same, or a mirror that is wrong would stay so; but not by a crowd.
+const ASKED_WHILE_FULL: u32 = 8;
+
+/// See [`ASKED_WHILE_FULL`].
+const FULL_WINDOW: Duration = Duration::from_secs(1);
+
 /// What this process knows of a pool's mirror.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
@@ -24,6 +33,8 @@ pub(crate) struct Mirror {
     untold: HashSet<SessionId>,
     /// When it was last told of any.
     told_at: Option<Instant>,
+    /// Since when batches of a full pool are counted, and how many of them asked.
+    full: Option<(Instant, u32)>,
 }
 
 impl Mirror {
@@ -53,6 +64,14 @@ impl Mirror {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a batch asks the gate although the state says that the pool is full.
+    pub(crate) fn asks_although_full(&mut self) -> bool {
+        let full = self.full.filter(|(since, _)| since.elapsed() < FULL_WINDOW);
+        let (since, asked) = full.unwrap_or_else(|| (Instant::now(), 0));
+        self.full = Some((since, asked + 1));
+        asked < ASKED_WHILE_FULL
     }
 
     /// Takes note of sessions whose deadline moved.
@@ -161,4 +180,19 @@ fn seats(context: &Context, state: &PoolState, wanted: impl Iterator<Item = Sess
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ASKED_WHILE_FULL, Mirror};
+
+    #[test]
+    fn a_crowd_at_a_full_pool_asks_the_gate_a_few_times_a_second() {
+        let mut mirror = Mirror::default();
+        let asked = (0..1_000).filter(|_| mirror.asks_although_full()).count();
+        assert_eq!(asked, ASKED_WHILE_FULL as usize);
+        // A second later it is asked again.
+        mirror.full = mirror.full.map(|(since, asked)| (since - super::FULL_WINDOW, asked));
+        assert!(mirror.asks_although_full());
+    }
 }

@@ -153,6 +153,13 @@ impl PoolState {
         u32::try_from(self.sessions.len()).unwrap_or(u32::MAX)
     }
 
+    /// Whether every seat is taken by a session whose deadline has not passed.
+    #[must_use]
+    pub fn is_full(&self, now: Time) -> bool {
+        let lapsed = u32::try_from(self.lapsed(now).count()).unwrap_or(u32::MAX);
+        self.used().saturating_sub(lapsed) >= self.limit().get()
+    }
+
     /// The limit in force.
     #[must_use]
     pub fn limit(&self) -> Seats {

@@ -145,9 +145,14 @@ impl Run<'_> {
         let deadline = verdict.at.after(self.context.ttl);
         let written = verdict.written;
         match outcome {
-            Outcome::Grant { session_id, used } if written => self
-                .hold(slot, *session_id, *used, license, deadline)
-                .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
+            Outcome::Grant { session_id, used } if written => {
+                if slot.pass.is_none() {
+                    // The gate was not asked: the mirror hears of it as of a session that it has forgotten.
+                    self.renewed.push(*session_id);
+                }
+                self.hold(slot, *session_id, *used, license, deadline)
+                    .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant)))
+            }
             Outcome::Renew { session_id, used } => {
                 let Ok(at) = verdict.appended.heartbeat(*session_id) else { return Next::CatchUp };
                 let deadline = at.after(self.context.ttl);

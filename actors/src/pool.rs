@@ -193,15 +193,15 @@ fn spawn(
     work: impl Future<Output = Finished> + Send + 'static,
 ) {
     let myself = myself.clone();
-    let run = async move {
-        let done = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+    // Not an `async` block round the work: that would keep room for it twice.
+    let run = std::panic::AssertUnwindSafe(work).catch_unwind().map(move |done| {
         let done = done.map_err(|panic| match panic.downcast_ref::<&str>() {
             Some(text) => (*text).to_owned(),
             None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
         });
         // Nobody hears this only if the actor was stopped meanwhile.
         let _ = myself.cast(Message::Done(done));
-    };
+    });
     tokio::spawn(run.instrument(span));
 }
 

@@ -194,7 +194,8 @@ fn spawn(
 ) {
     let myself = myself.clone();
     // Not an `async` block round the work: that would keep room for it twice.
-    let run = std::panic::AssertUnwindSafe(work).catch_unwind().map(move |done| {
+    // Boxed, for tokio moves what it runs several times.
+    let run = std::panic::AssertUnwindSafe(Box::pin(work)).catch_unwind().map(move |done| {
         let done = done.map_err(|panic| match panic.downcast_ref::<&str>() {
             Some(text) => (*text).to_owned(),
             None => panic.downcast_ref::<String>().cloned().unwrap_or_default(),

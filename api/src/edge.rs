@@ -119,12 +119,9 @@ impl<E: Endpoint> EdgeEndpoint<E> {
             return Problem::Unavailable { why: "Too many requests at a time. Try again." }
                 .respond(request_id);
         }
-        // In one expression: what has a name keeps its room in the future after it has moved, and this is nearly all of it.
-        let answer = tokio::time::timeout(
-            REQUEST_TIMEOUT,
-            std::panic::AssertUnwindSafe(self.inner.call(request)).catch_unwind(),
-        );
-        match answer.await {
+        // Boxed, for everything round it is moved several times on its way in.
+        let work = std::panic::AssertUnwindSafe(Box::pin(self.inner.call(request))).catch_unwind();
+        match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
             Ok(Ok(Ok(response))) => response.into_response(),
             Ok(Ok(Err(error))) => Problem::of(&error).respond(request_id),
             Ok(Err(_)) => {

@@ -52,7 +52,8 @@ pub(super) async fn acquire(
     // In a task of its own: a client that hangs up must not leave a grant that nobody takes back.
     let app = app.clone();
     let span = tracing::Span::current();
-    let work = async move { decide(&app, checked).await };
+    // Boxed, for tokio moves what it runs several times.
+    let work = Box::pin(async move { decide(&app, checked).await });
     tokio::spawn(tracing::Instrument::instrument(work, span)).await.map_err(|_| Problem::Internal)?
 }
 

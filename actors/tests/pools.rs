@@ -181,6 +181,21 @@ async fn many_heartbeats_do_not_wait_for_those_under_way() {
     assert!(matches!(waits.await, Answer::Alive { .. }));
 }
 
+/// A statement moves a seat once: what it wrote for the first answers the others.
+#[tokio::test]
+async fn heartbeats_of_one_session_at_a_time_share_one() {
+    let world = World::new().await;
+    let replica = world.replica().await;
+    let (tenant_id, license_id) = replica.tenant(1).await;
+    replica.join(tenant_id, "alice").await;
+    let alice = replica.granted(license_id, "alice").await.session_id;
+    let answers = join_all((0..10).map(|_| replica.heartbeat(license_id, alice, "alice"))).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Answer::Alive { .. })), "{answers:?}");
+    let count = "select count(*) from events where type = 'seat_heartbeat'";
+    let written: i64 = world.superuser().await.query_one(count, &[]).await.unwrap().get(0);
+    assert!((1..10).contains(&written), "{written} were written");
+}
+
 async fn until_a_lock_is_waited_for(client: &tokio_postgres::Client) {
     const WAITING: &str = "select count(*) from pg_stat_activity
                            where datname = current_database() and wait_event_type = 'Lock'";

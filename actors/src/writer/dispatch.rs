@@ -2,10 +2,10 @@
 //! beside another only once it is worth it, or the other takes its time; and while answers wait for signatures jobs gather
 //! although nothing is under way. Jobs that clash never share a statement.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use events::{Event, SessionId};
+use events::{Event, HeartbeatWrite, SessionId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -125,8 +125,8 @@ struct Group {
     written: HashSet<Uuid>,
     /// Pools that have heartbeats in it.
     beating: HashSet<Uuid>,
-    /// The sessions that these keep alive.
-    beaten: HashSet<SessionId>,
+    /// The sessions that these keep alive, and the first job that does.
+    beaten: HashMap<SessionId, usize>,
     events: usize,
     begun: Instant,
     /// When the least patient of them goes.
@@ -140,7 +140,7 @@ impl Group {
             jobs: Vec::new(),
             written: HashSet::new(),
             beating: HashSet::new(),
-            beaten: HashSet::new(),
+            beaten: HashMap::new(),
             events: 0,
             begun,
             until: begun + patience(&first.job),
@@ -149,16 +149,24 @@ impl Group {
         group
     }
 
-    /// Whether a job may not go with the others. Two decisions on one stream would be judged by the same version, and two
-    /// heartbeats of one session would move the same seat. A heartbeat must not wait for a lock that its pool's decisions
-    /// wait for (docs/adr/0015).
+    /// Whether a job may not go with the others. Two decisions on one stream would be judged by the same version, and a
+    /// statement moves a seat once: heartbeats of one session go together only where one answers both. A heartbeat must not
+    /// wait for a lock that its pool's decisions wait for (docs/adr/0015).
     fn clashes(&self, job: &Job) -> bool {
         let streams = &mut job.streams.iter().map(|stream| &stream.stream_id);
         streams.any(|id| self.written.contains(id) || self.beating.contains(id))
-            || job
-                .heartbeats
-                .iter()
-                .any(|beat| self.written.contains(&beat.stream_id) || self.beaten.contains(&beat.session_id))
+            || job.heartbeats.iter().any(|beat| {
+                self.written.contains(&beat.stream_id)
+                    || self.beaten.get(&beat.session_id).is_some_and(|index| !self.answers(*index, beat))
+            })
+    }
+
+    /// Whether the heartbeat that a job has for the same session does for this one as well.
+    fn answers(&self, index: usize, beat: &HeartbeatWrite) -> bool {
+        let same = |other: &HeartbeatWrite| {
+            (other.session_id, &other.user_id) == (beat.session_id, &beat.user_id) && other.key.is_none()
+        };
+        beat.key.is_none() && self.jobs[index].job.heartbeats.iter().any(same)
     }
 
     /// Takes a job along, or gives it back if it may not go with the others.
@@ -176,7 +184,7 @@ impl Group {
         self.written.extend(next.job.streams.iter().map(|stream| stream.stream_id));
         for beat in &next.job.heartbeats {
             self.beating.insert(beat.stream_id);
-            self.beaten.insert(beat.session_id);
+            self.beaten.entry(beat.session_id).or_insert(self.jobs.len());
         }
         self.jobs.push(next);
     }
@@ -187,7 +195,7 @@ impl Group {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use events::{LicenseId, SessionId, StreamWrite, TenantId, UserId};
+    use events::{IdempotencyKey, LicenseId, SessionId, StreamWrite, TenantId, UserId};
 
     use super::super::{BACKLOG, Backlog, Job, LANES, Queued};
     use super::{Dispatch, Group};
@@ -244,7 +252,15 @@ mod tests {
         };
         let together = |first: Job, second: Job| !Group::of(queued_of(first)).clashes(&second);
         assert!(together(beat(one, ada), beat(one, bob)), "heartbeats of one pool");
-        assert!(!together(beat(one, ada), beat(one, ada)), "heartbeats of one session");
+        let keyed = |session_id| {
+            let mut job = beat(one, session_id);
+            let key = Some(IdempotencyKey { key: "key".to_owned(), request_hash: Vec::new() });
+            job.heartbeats.iter_mut().for_each(|beat| beat.key.clone_from(&key));
+            job
+        };
+        assert!(together(beat(one, ada), beat(one, ada)), "heartbeats of one session, of which one will do");
+        assert!(!together(keyed(ada), beat(one, ada)), "one that stores a key, and another");
+        assert!(!together(beat(one, ada), keyed(ada)), "another, and one that stores a key");
         assert!(together(decision(one), decision(other)), "decisions of two pools");
         assert!(!together(decision(one), decision(one)), "decisions of one pool");
         assert!(together(beat(one, ada), decision(other)), "a heartbeat and another pool's decision");

@@ -7,7 +7,7 @@ use events::{Appended, Batch, EventLog, LogError, Refused};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use super::{Job, Queued, Shared, Work, gap};
+use super::{Queued, Shared, Work, gap};
 use crate::fail_point;
 
 /// Longest silence of a statement before its outcome counts as unknown. Longer than the database's own limit.
@@ -54,13 +54,19 @@ async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Objec
         result = send_until_known(shared, connection, &mut batch).await;
     }
     match result {
-        Ok(appended) => hand_out(group, &appended),
+        Ok(appended) => {
+            count_events(&batch, &appended.refused);
+            hand_out(group, &appended);
+        }
         Err(error) if group.len() > 1 && matches!(error, LogError::Rejected(_)) => {
             // One job that the database rejects must not take the others with it.
             tracing::error!(%error, jobs = group.len(), "a group was rejected: each of its jobs goes alone");
             for one in group {
                 let mut batch = batch_of(shared.ttl, std::slice::from_ref(&one));
                 let result = send_until_known(shared, connection, &mut batch).await;
+                if let Ok(appended) = &result {
+                    count_events(&batch, &appended.refused);
+                }
                 let _ = one.reply.send(result);
             }
         }
@@ -115,8 +121,9 @@ fn batch_of(ttl: Duration, group: &[Queued]) -> Batch {
         batch.names.extend(job.names.iter().cloned());
         batch.heartbeats.extend(job.heartbeats.iter().cloned());
     }
-    // Two replicas that move the same seats take them in the same order.
+    // Two replicas that move the same seats take them in the same order. Of one session the first does for all.
     batch.heartbeats.sort_by_key(|beat| beat.session_id);
+    batch.heartbeats.dedup_by_key(|beat| beat.session_id);
     batch
 }
 
@@ -137,15 +144,15 @@ fn hand_out(group: Vec<Queued>, appended: &Appended) {
             job.streams.iter().filter_map(|one| by_stream.get(&one.stream_id)).flatten().copied();
         let of_beats = job.heartbeats.iter().filter_map(|one| by_session.get(&one.session_id)).copied();
         let refused: Vec<_> = of_streams.chain(of_beats).cloned().collect();
-        let conflicts = refused.iter().filter(|one| matches!(one, Refused::Conflict { .. })).count();
-        metrics::counter!("license_append_conflicts_total").increment(conflicts as u64);
-        count_events(&job, &refused);
         let _ = reply.send(Ok(Appended { at: appended.at, refused }));
     }
 }
 
-fn count_events(job: &Job, refused: &[Refused]) {
-    for stream in &job.streams {
+/// Counts what a statement wrote, and what was refused because somebody was faster.
+fn count_events(batch: &Batch, refused: &[Refused]) {
+    let conflicts = refused.iter().filter(|one| matches!(one, Refused::Conflict { .. })).count();
+    metrics::counter!("license_append_conflicts_total").increment(conflicts as u64);
+    for stream in &batch.streams {
         if refused.iter().any(|one| one.stream() == Some(stream.stream_id)) {
             continue;
         }
@@ -154,7 +161,7 @@ fn count_events(job: &Job, refused: &[Refused]) {
         }
     }
     let refused_beats = refused.iter().filter(|one| matches!(one.heartbeat(), Some((_, Err(_))))).count();
-    let beats = job.heartbeats.len() - refused_beats;
+    let beats = batch.heartbeats.len() - refused_beats;
     if beats > 0 {
         metrics::counter!("license_events_appended_total", "type" => "seat_heartbeat")
             .increment(beats as u64);

@@ -236,16 +236,17 @@ impl Pools {
         let answer = tokio::time::timeout(patience, async {
             let (handle, _permit) = self.find(license_id).await?;
             handle.last_asked.store(self.table.age(), Ordering::Relaxed);
-            let deadline =
+            let answer =
                 beat::run(&self.context, license_id, session_id, user_id, request.request_id.clone()).await;
-            let answer = deadline.map_err(|error| {
+            let answer = answer.map_err(|error| {
                 tracing::warn!(%error, %license_id, "a heartbeat was not answered");
                 NoAnswer::Unavailable
             })?;
+            // Meanwhile another actor may have taken the place of one that failed.
+            let handle = self.table.get(license_id).unwrap_or(handle);
             if let Answer::Alive { deadline } = answer
                 && handle.beaten.note(session_id, deadline)
             {
-                // Fails only if the actor has stopped: its successor loads what was written.
                 let _ = handle.actor.cast(Message::Beaten);
             }
             Ok(answer)

@@ -4,7 +4,7 @@
 //! part of a millisecond however few jobs share it, so a second one begins beside the first only once it is worth it, or
 //! the first takes its time; and while answers queue for a signature, jobs gather although nothing is under way.
 //! Delivery: a job that was sent is sent again, the same, until its outcome is known; it is never undone on a timeout.
-//! Only a job that was never sent fails at once.
+//! Only a job that was never sent fails at once, or is dropped once nobody waits for it.
 
 mod dispatch;
 mod lane;
@@ -25,12 +25,12 @@ use crate::fail_point;
 use dispatch::Dispatch;
 
 /// Statements under way at a time, each on a connection of its own.
-pub(crate) const LANES: usize = 2;
+const LANES: usize = 2;
 
 /// Events that make a statement beside another worth it (docs/adr/0016).
-pub(crate) const COMPANY: usize = 24;
+const COMPANY: usize = 24;
 
-/// Jobs that may wait: a pool has one under way, and a request that is a heartbeat one of its own.
+/// Jobs that may wait: a pool has one under way, and each heartbeat is one. Whoever comes later waits for a place.
 const QUEUE: usize = 32_768;
 
 /// Answers that wait for a signature before jobs are worth gathering: some 12 ms of work for two cores (RSA-4096, 1.5 ms
@@ -40,7 +40,7 @@ const BACKLOG: usize = 16;
 /// Longest silence that is not an outage yet.
 const MAX_GAP: Duration = Duration::from_secs(15);
 
-/// What one pool, or one administrative act, writes.
+/// What one batch of a pool, one heartbeat, or one administrative act writes.
 #[derive(Debug, Clone, Default)]
 pub struct Job {
     /// All or nothing; goes in a statement of its own.
@@ -76,6 +76,13 @@ struct Queued {
     reply: oneshot::Sender<Result<Appended, LogError>>,
     /// The append's own span: the statement, which serves several, is shown under the first's.
     span: tracing::Span,
+}
+
+impl Queued {
+    /// Whether somebody waits for it; what was never sent need not be otherwise.
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
 }
 
 /// What a lane is given: the beacon goes the way of the appends, or it would not be their sign of life.

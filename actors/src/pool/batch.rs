@@ -108,8 +108,9 @@ struct Run<'a> {
     repair: bool,
     /// Sessions that ended: taken out of the mirror.
     ended: Vec<(SessionId, String)>,
-    /// Sessions that acquires kept alive, or were granted without the gate: the mirror is told of them.
-    renewed: Vec<SessionId>,
+    /// Sessions that turned out to live, by renewal, by a refused expiry, or by a grant that the gate was not asked for: the
+    /// mirror is told of them.
+    living: Vec<SessionId>,
     /// Seats that the gate reserved: taken back unless they became sessions.
     reserved: Vec<(SessionId, String)>,
 }
@@ -126,7 +127,7 @@ pub(crate) async fn run(context: &Context, core: &mut Core, waiting: Vec<Pending
         caught_up: false,
         repair: false,
         ended: Vec::new(),
-        renewed: Vec::new(),
+        living: Vec::new(),
         reserved: Vec::new(),
     };
     run.ask_gate().await?;
@@ -230,7 +231,7 @@ impl Run<'_> {
         let unused = std::mem::take(&mut self.reserved).into_iter();
         self.ended.extend(unused.filter(|(session, _)| state.session(*session).is_none()));
         let ended = std::mem::take(&mut self.ended);
-        self.core.mirror.note(std::mem::take(&mut self.renewed));
+        self.core.mirror.note(std::mem::take(&mut self.living));
         self.core.mirror.follow(self.context, &mut self.core.state, ended, self.repair).await;
     }
 }

@@ -29,7 +29,7 @@ const FULL_WINDOW: Duration = Duration::from_secs(1);
 pub(crate) struct Mirror {
     /// The gate's generation when the mirror was last written whole.
     synced_in: Option<u64>,
-    /// Sessions whose heartbeats the mirror has not been told of.
+    /// Sessions that live, or live on, and that the mirror has not been told of.
     untold: HashSet<SessionId>,
     /// When it was last told of any.
     told_at: Option<Instant>,
@@ -74,12 +74,12 @@ impl Mirror {
         asked < ASKED_WHILE_FULL
     }
 
-    /// Takes note of sessions whose deadline moved.
+    /// Takes note of sessions whose deadline moved, or that the gate was not asked for.
     pub(crate) fn note(&mut self, beaten: impl IntoIterator<Item = SessionId>) {
         self.untold.extend(beaten);
     }
 
-    /// Whether heartbeats wait to be told of.
+    /// Whether there is something to tell.
     pub(crate) fn is_behind(&self) -> bool {
         !self.untold.is_empty()
     }
@@ -111,6 +111,8 @@ impl Mirror {
         if !context.gate.is_up() {
             self.synced_in = None;
             self.untold.clear();
+            // Not told: but nobody need try before the next time.
+            self.told_at = Some(Instant::now());
             return;
         }
         if repair {

@@ -55,15 +55,19 @@ impl Dispatch {
         if let Ok(done) = self.ticks.try_recv() {
             return Some(Work::Tick(done));
         }
-        let first = match self.held_over.take() {
-            Some(first) => first,
-            None => tokio::select! {
-                biased;
-                Some(done) = self.ticks.recv() => return Some(Work::Tick(done)),
-                first = self.waiting.recv() => first?,
-            },
-        };
-        Some(Work::Write(self.fill(first).await))
+        loop {
+            let first = match self.held_over.take() {
+                Some(first) => first,
+                None => tokio::select! {
+                    biased;
+                    Some(done) = self.ticks.recv() => return Some(Work::Tick(done)),
+                    first = self.waiting.recv() => first?,
+                },
+            };
+            if first.is_wanted() {
+                return Some(Work::Write(self.fill(first).await));
+            }
+        }
     }
 
     /// Everything that waits, or comes while it is worth waiting for, and fits.
@@ -80,6 +84,9 @@ impl Dispatch {
                     None => return group.jobs,
                 },
             };
+            if !next.is_wanted() {
+                continue;
+            }
             self.held_over = group.take(next);
             if self.held_over.is_some() {
                 return group.jobs;
@@ -164,7 +171,9 @@ impl Group {
     /// Whether the heartbeat that a job has for the same session does for this one as well.
     fn answers(&self, index: usize, beat: &HeartbeatWrite) -> bool {
         let same = |other: &HeartbeatWrite| {
-            (other.session_id, &other.user_id) == (beat.session_id, &beat.user_id) && other.key.is_none()
+            (other.session_id, other.stream_id, &other.user_id)
+                == (beat.session_id, beat.stream_id, &beat.user_id)
+                && other.key.is_none()
         };
         beat.key.is_none() && self.jobs[index].job.heartbeats.iter().any(same)
     }
@@ -195,13 +204,17 @@ impl Group {
 mod tests {
     use tokio::sync::{mpsc, oneshot};
 
-    use events::{IdempotencyKey, LicenseId, SessionId, StreamWrite, TenantId, UserId};
+    use events::{Appended, IdempotencyKey, LicenseId, LogError, SessionId, StreamWrite, TenantId, UserId};
 
     use super::super::{BACKLOG, Backlog, Job, LANES, Queued};
     use super::{Dispatch, Group};
 
-    fn queued() -> Queued {
-        Queued { job: Job::default(), reply: oneshot::channel().0, span: tracing::Span::none() }
+    type Waits = oneshot::Receiver<Result<Appended, LogError>>;
+
+    /// A job, and who waits for its answer.
+    fn queued(job: Job) -> (Queued, Waits) {
+        let (reply, answer) = oneshot::channel();
+        (Queued { job, reply, span: tracing::Span::none() }, answer)
     }
 
     /// How many go in a statement if a second job comes a moment after the first, with so many lanes free.
@@ -211,7 +224,10 @@ mod tests {
         let free = (0..free).map(|_| mpsc::channel(1).0).collect();
         let mut dispatch =
             Dispatch { waiting, held_over: None, ticks, lanes, free, backlog: backlog.clone() };
-        let (group, _) = tokio::join!(dispatch.fill(queued()), queue.send(queued()));
+        let ((first, _one), (second, _other)) = (queued(Job::default()), queued(Job::default()));
+        // Dropped: nobody waits for it.
+        assert!(queue.send(queued(Job::default()).0).await.is_ok());
+        let (group, _) = tokio::join!(dispatch.fill(first), queue.send(second));
         assert!(dispatch.held_over.is_none());
         group.len()
     }
@@ -225,10 +241,6 @@ mod tests {
         assert_eq!(together(&backlog, LANES).await, 2);
         signing.pop();
         assert_eq!(together(&backlog, LANES).await, 1);
-    }
-
-    fn queued_of(job: Job) -> Queued {
-        Queued { job, ..queued() }
     }
 
     #[test]
@@ -250,7 +262,7 @@ mod tests {
             });
             job
         };
-        let together = |first: Job, second: Job| !Group::of(queued_of(first)).clashes(&second);
+        let together = |first: Job, second: Job| !Group::of(queued(first).0).clashes(&second);
         assert!(together(beat(one, ada), beat(one, bob)), "heartbeats of one pool");
         let keyed = |session_id| {
             let mut job = beat(one, session_id);

@@ -36,18 +36,14 @@ pub(super) async fn run(shared: Shared, free: mpsc::Sender<mpsc::Sender<Work>>) 
 }
 
 /// Writes a group and hands each job its part of the answer.
-async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, mut group: Vec<Queued>) {
-    // Nobody waits for it any more, and it was never sent.
-    group.retain(|one| !one.reply.is_closed());
-    if group.is_empty() {
-        return;
-    }
+async fn write(shared: &Shared, connection: &mut Option<deadpool_postgres::Object>, group: Vec<Queued>) {
     let mut batch = batch_of(shared.ttl, &group);
     if fail_point::is_on("skip_standing") {
         batch.streams.iter_mut().for_each(|stream| stream.standing = None);
     }
-    metrics::histogram!("license_event_append_batch_size")
-        .record(group.iter().map(|one| one.job.len() as f64).sum::<f64>());
+    metrics::histogram!("license_event_append_batch_size").record(
+        (batch.streams.iter().map(|one| one.events.len()).sum::<usize>() + batch.heartbeats.len()) as f64,
+    );
     let span = span_of(&group);
     let mut result = send_until_known(shared, connection, &mut batch).instrument(span).await;
     while fail_point::is_on("skip_compare_and_set") && expect_what_is_there(&mut batch, &result) {
@@ -278,6 +274,45 @@ async fn tick(shared: &Shared, connection: &mut Option<deadpool_postgres::Object
         Err(_) => {
             discard(connection);
             set_up(shared, false);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::time::Duration;
+
+    use events::{Appended, LicenseId, Refused, SessionId, Standing, Time, UserId};
+    use tokio::sync::oneshot;
+
+    use super::super::{Job, Queued};
+    use super::{batch_of, hand_out};
+
+    #[test]
+    fn what_becomes_of_a_shared_heartbeat_becomes_of_all_who_share_it() {
+        let (session, license_id, at) =
+            (SessionId::mint(), LicenseId::mint(), Time::from_millis(1_790_000_000_000).unwrap());
+        let before = Time::from_millis(1_780_000_000_000).unwrap();
+        let refusals = [
+            (None, Ok(at)),
+            (Some(Refused::Missing { session }), Err(None)),
+            (Some(Refused::LicenseExpired { session }), Err(Some(Standing::LicenseExpired))),
+            (Some(Refused::Written { session, at: before }), Ok(before)),
+        ];
+        for (refused, judged) in refusals {
+            let (mut group, mut answers) = (Vec::new(), Vec::new());
+            for _ in 0..2 {
+                let job = Job::heartbeat(license_id, session, UserId::new("ada").unwrap(), None);
+                let (reply, answer) = oneshot::channel();
+                group.push(Queued { job, reply, span: tracing::Span::none() });
+                answers.push(answer);
+            }
+            assert_eq!(batch_of(Duration::from_secs(1), &group).heartbeats.len(), 1);
+            hand_out(group, &Appended { at, refused: refused.into_iter().collect() });
+            for mut answer in answers {
+                assert_eq!(answer.try_recv().unwrap().unwrap().heartbeat(session), judged);
+            }
         }
     }
 }

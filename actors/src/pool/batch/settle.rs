@@ -59,6 +59,13 @@ impl Run<'_> {
         let mut lookups = Vec::new();
         // Whoever was turned away still waits here, with nobody to listen, so that the outcomes stay in step.
         for (slot, outcome) in std::mem::take(&mut self.waiting).into_iter().zip(outcomes) {
+            if let Outcome::Grant { session_id, .. } = &outcome
+                && verdict.written
+                && slot.pass.is_none()
+            {
+                // The gate was not asked: the mirror hears of it as of a session that it has forgotten.
+                self.living.push(*session_id);
+            }
             if slot.reply.is_closed() {
                 continue;
             }
@@ -106,6 +113,7 @@ impl Run<'_> {
                 Refused::NotLapsed { session, until, .. } => {
                     written = false;
                     self.core.state.extend(*session, until.after(CLOCK_ERROR));
+                    self.living.push(*session);
                 }
                 Refused::UserUnknown { session, .. } => {
                     written = false;
@@ -145,19 +153,14 @@ impl Run<'_> {
         let deadline = verdict.at.after(self.context.ttl);
         let written = verdict.written;
         match outcome {
-            Outcome::Grant { session_id, used } if written => {
-                if slot.pass.is_none() {
-                    // The gate was not asked: the mirror hears of it as of a session that it has forgotten.
-                    self.renewed.push(*session_id);
-                }
-                self.hold(slot, *session_id, *used, license, deadline)
-                    .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant)))
-            }
+            Outcome::Grant { session_id, used } if written => self
+                .hold(slot, *session_id, *used, license, deadline)
+                .map_or(Next::Again, |grant| Next::Answer(Answer::Granted(grant))),
             Outcome::Renew { session_id, used } => {
                 let Ok(at) = verdict.appended.heartbeat(*session_id) else { return Next::CatchUp };
                 let deadline = at.after(self.context.ttl);
                 self.core.state.extend(*session_id, deadline);
-                self.renewed.push(*session_id);
+                self.living.push(*session_id);
                 self.hold(slot, *session_id, *used, license, deadline)
                     .map_or(Next::Again, |grant| Next::Answer(Answer::Renewed(grant)))
             }

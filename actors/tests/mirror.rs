@@ -9,6 +9,7 @@ use engines::{Redis, RedisOptions, Scratch};
 use events::LicenseId;
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, SortedSetsInterface};
+use fred::types::InfoKind;
 use fred::types::config::Config;
 use support::{World, eventually};
 
@@ -129,6 +130,35 @@ async fn a_seat_granted_past_the_gate_is_mirrored() {
     })
     .await;
     assert!(matches!(one.acquire(license_id, "alice").await, Ok(Answer::Denied { .. })));
+}
+
+/// How many scripts a Redis has run.
+async fn scripts_run(client: &Client) -> u64 {
+    let stats: String = client.info(Some(InfoKind::CommandStats)).await.unwrap();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_crowd_at_a_full_pool_spares_the_gate() {
+    let world = World::new().await;
+    let scratch = Scratch::new().unwrap();
+    let server = Redis::start(RedisOptions::new(scratch.path())).await.unwrap();
+    let replica = world.replica_with(&server.url(), support::TTL).await;
+    replica.gate_up().await;
+    let (tenant_id, license_id) = replica.tenant(1).await;
+    for user in ["alice", "bob"] {
+        replica.join(tenant_id, user).await;
+    }
+    replica.granted(license_id, "alice").await;
+    let client = redis(&server.url()).await;
+    let (before, begun) = (scripts_run(&client).await, std::time::Instant::now());
+    for _ in 0..200 {
+        assert!(matches!(replica.acquire(license_id, "bob").await, Ok(Answer::Denied { .. })));
+    }
+    let asked = scripts_run(&client).await - before;
+    let allowed = 8 * (begun.elapsed().as_secs() + 2);
+    assert!((1..=allowed).contains(&asked), "asked {asked} times of 200; allowed are {allowed}");
 }
 
 #[tokio::test]

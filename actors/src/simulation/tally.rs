@@ -7,13 +7,14 @@ pub struct Tally {
 }
 
 /// What a run must have met to have shown anything.
-const NEEDED: [&str; 17] = [
+const NEEDED: [&str; 18] = [
     "granted",
     "renewed",
     "denied",
     "released",
     "ended",
     "alive",
+    "beats beside a batch",
     "conflicts",
     "repeats",
     "repairs",

@@ -2,6 +2,7 @@
 
 mod faults;
 mod heal;
+mod hear;
 mod time;
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use events::{
 use uuid::Uuid;
 
 use super::check;
-use super::client::{Client, Kind, Said, Waiting};
+use super::client::{Client, Kind, Waiting};
 use super::gate::Gate;
 use super::referee::Referee;
 use super::replica::{Ask, Replica, Reply, Surroundings, What};
@@ -218,13 +219,16 @@ impl World {
 
     fn replica_begins(&mut self) {
         let index = self.some_replica();
-        let replica = &self.replicas[index];
-        if replica.frozen || replica.is_busy() || replica.inbox.is_empty() {
-            return;
+        if !self.replicas[index].frozen && self.replicas[index].can_begin() {
+            self.begin(index);
         }
+    }
+
+    fn begin(&mut self, index: usize) {
         let (replicas, mut around) = self.around();
         let job = replicas[index].begin(&mut around);
         self.takes_off(index, job);
+        self.tally.count("beats beside a batch", self.replicas[index].beats_beside_a_batch().into());
     }
 
     fn takes_off(&mut self, replica: usize, job: Option<Arc<Job>>) {
@@ -260,74 +264,16 @@ impl World {
             1 => {
                 self.tally.count("sent twice", 1);
                 self.flights.push(Flight { ghost: true, ..flight.clone() });
-                self.hand_over(flight.replica, appended);
+                self.hand_over(&flight, appended);
             }
-            _ => self.hand_over(flight.replica, appended),
+            _ => self.hand_over(&flight, appended),
         }
     }
 
-    fn hand_over(&mut self, index: usize, appended: events::Appended) {
+    fn hand_over(&mut self, flight: &Flight, appended: events::Appended) {
         let (replicas, mut around) = self.around();
-        let job = replicas[index].answered(appended, &mut around);
-        self.takes_off(index, job);
-    }
-
-    fn reply_arrives(&mut self) -> Result<(), String> {
-        if self.replies.is_empty() {
-            return Ok(());
-        }
-        let which = self.rng.usize(..self.replies.len());
-        let reply = self.replies.swap_remove(which);
-        if self.rng.u8(..15) == 0 {
-            return Ok(());
-        }
-        self.hear(&reply)
-    }
-
-    /// A client hears an answer; what it says must be true.
-    fn hear(&mut self, reply: &Reply) -> Result<(), String> {
-        if let Said::Granted(session) | Said::Renewed(session) = &reply.said
-            && !self.log.granted.contains(session)
-        {
-            return Err(format!("I3: {session} was answered and never written"));
-        }
-        let Some(index) = reply.client else { return Ok(()) };
-        let keyed = self.clients[index].key.is_some();
-        let before = self.clients[index].held;
-        let Some((kind, _)) = self.clients[index].hear(reply.id, &reply.said, self.now) else {
-            return Ok(());
-        };
-        let word = match &reply.said {
-            Said::Granted(_) => "granted",
-            Said::Renewed(_) => "renewed",
-            Said::Denied => "denied",
-            Said::Alive => "alive",
-            Said::Released => "released",
-            Said::Ended => "ended",
-        };
-        self.tally.count(word, 1);
-        if reply.said == Said::Ended && kind == Kind::Acquire && keyed {
-            self.tally.count("keys of ended sessions", 1);
-        }
-        if let (Said::Ended, Kind::Heartbeat, Some(held)) = (&reply.said, kind, before)
-            && self.log.seats.contains_key(&held.session)
-        {
-            return Err(format!("I3: {} was said to have ended, and lives", held.session));
-        }
-        if reply.said == Said::Released && kind == Kind::Release {
-            self.was_released(reply)?;
-        }
-        Ok(())
-    }
-
-    fn was_released(&self, reply: &Reply) -> Result<(), String> {
-        let asked = self.sent.iter().find(|ask| ask.id == reply.id);
-        if let Some(Command::Release { session_id, .. }) = asked.and_then(Ask::command)
-            && self.log.seats.contains_key(session_id)
-        {
-            return Err(format!("I3: {session_id} was said to be released, and lives"));
-        }
-        Ok(())
+        let job = replicas[flight.replica].answered(&flight.job, appended, &mut around);
+        self.takes_off(flight.replica, job);
     }
 
     fn reaper_acts(&mut self) {

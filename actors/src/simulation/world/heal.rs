@@ -3,7 +3,7 @@
 use events::{LicenseChange, Seats};
 
 use super::super::client::Said;
-use super::super::replica::{Ask, What};
+use super::super::replica::{Ask, Replica, What};
 use super::{GAP, TTL, World, client, session};
 use crate::pool::command::Command;
 
@@ -54,14 +54,8 @@ impl World {
     /// What is under way comes to its end.
     fn settle_everything(&mut self) -> Result<(), String> {
         for _ in 0..2_000 {
-            let waiting = (0..self.replicas.len()).find(|index| {
-                let replica = &self.replicas[*index];
-                !replica.is_busy() && !replica.inbox.is_empty()
-            });
-            if let Some(index) = waiting {
-                let (replicas, mut around) = self.around();
-                let job = replicas[index].begin(&mut around);
-                self.takes_off(index, job);
+            if let Some(index) = self.replicas.iter().position(Replica::can_begin) {
+                self.begin(index);
             } else if self.flights.is_empty() {
                 self.replies.clear();
                 return Ok(());
@@ -116,9 +110,7 @@ impl World {
                 };
             }
             if !self.replicas[index].is_busy() && self.flights.is_empty() {
-                let (replicas, mut around) = self.around();
-                let job = replicas[index].begin(&mut around);
-                self.takes_off(index, job);
+                self.begin(index);
             } else {
                 self.flight_arrives();
             }
